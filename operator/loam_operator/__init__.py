@@ -1,0 +1,1 @@
+"""The Loam operator: custom resources in, isolated and budgeted tenants out."""

@@ -1,0 +1,1 @@
+"""A stand-in for Amazon Bedrock that speaks its wire protocol, for laptops and tests."""

@@ -1,0 +1,1 @@
+"""The gateway: the one public door, the keeper of keys, budgets and the ledger."""

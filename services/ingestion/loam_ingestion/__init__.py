@@ -1,0 +1,1 @@
+"""Ingestion: documents in, a searchable index out, one writer at a time."""

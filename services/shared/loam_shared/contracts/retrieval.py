@@ -1,0 +1,92 @@
+"""A pipeline's retrieval service, as the gateway calls it, with a caller token in ``Authorization: Bearer``.
+
+| call | answer |
+|---|---|
+| ``POST /query`` Query | Matches |
+| ``POST /chat`` Chat | SSE: ``token`` {text}, ``citation`` Citation, ``usage`` Usage, ``done`` {}, ``error`` {error} |
+| ``GET /healthz`` | 200 when it can serve |
+
+The gateway says with each call which version of the index counts, so an answer never mixes two of them. A pipeline
+without any committed index sends no `index`, and gets no matches.
+"""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from loam_shared.contracts import Wire
+from loam_shared.contracts.internal import IndexPointer
+
+
+class Query(Wire):
+    """A search; `filter` maps a metadata field (documentId, name, source, mediaType) to a value or a list of them."""
+
+    query: str = Field(min_length=1, max_length=20_000)
+    top_k: int | None = Field(default=None, ge=1, le=100)
+    filter: dict[str, str | list[str]] = Field(default_factory=dict)
+    index: IndexPointer | None = None
+
+
+class Span(Wire):
+    """Character offsets into the document's extracted text, end exclusive, and the page (from 1) where there is one."""
+
+    start: int
+    end: int
+    page: int | None = None
+
+
+class Match(Wire):
+    """One passage that was found; a higher score is better, only within one answer."""
+
+    document_id: str
+    chunk_id: str
+    text: str
+    score: float
+    source: str
+    span: Span
+
+
+class Usage(Wire):
+    """What a call has cost so far, embedding and generation together."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: str = "0"
+
+
+class Matches(Wire):
+    """Best first."""
+
+    matches: tuple[Match, ...]
+    usage: Usage = Usage()
+
+
+class Message(Wire):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str = Field(max_length=200_000)
+
+
+class Chat(Wire):
+    """A question with its conversation so far."""
+
+    messages: tuple[Message, ...] = Field(min_length=1, max_length=200)
+    filter: dict[str, str | list[str]] = Field(default_factory=dict)
+    index: IndexPointer | None = None
+
+
+class Citation(Wire):
+    """A quote of the answer's sources, checked against what was retrieved."""
+
+    document_id: str
+    source: str
+    span: Span
+    quote: str
+
+
+class ChatEvent(Wire):
+    """One server-sent event of a chat answer, by name and data."""
+
+    event: Literal["token", "citation", "usage", "done", "error"]
+    data: dict[str, Any] = Field(default_factory=dict)

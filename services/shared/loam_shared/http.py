@@ -1,0 +1,88 @@
+"""What every HTTP service does the same way: request ids and the one shape of errors."""
+
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from loam_shared import errors
+
+REQUEST_ID = "x-request-id"
+_ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_log = structlog.get_logger()
+
+_BY_STATUS: dict[int, type[errors.LoamError]] = {
+    401: errors.InvalidApiKeyError,
+    403: errors.ForbiddenError,
+    404: errors.NotFoundError,
+    413: errors.TooLargeError,
+}
+
+
+def install(app: FastAPI) -> None:
+    """Give `app` request ids and error answers of the contract's shape."""
+    app.middleware("http")(_with_request_id)
+    app.add_exception_handler(errors.LoamError, _answer_loam_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(Exception, _answer_unexpected)
+
+
+def error_response(error: errors.LoamError, request_id: str) -> Response:
+    """`error` as an HTTP answer, with Retry-After where it says when to come back."""
+    headers = {REQUEST_ID: request_id}
+    if error.retry_after is not None:
+        headers["retry-after"] = str(error.retry_after)
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    body = orjson.dumps(errors.render(error, request_id))
+    return Response(body, status_code=error.status, headers=headers, media_type="application/json")
+
+
+def request_id_of(request: Request) -> str:
+    """The id that the middleware gave this request."""
+    return str(getattr(request.state, "request_id", "")) or str(uuid.uuid4())
+
+
+async def _with_request_id(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    given = request.headers.get(REQUEST_ID, "")
+    request.state.request_id = given if _ACCEPTABLE_ID.fullmatch(given) else str(uuid.uuid4())
+    response = await call_next(request)
+    response.headers.setdefault(REQUEST_ID, request.state.request_id)
+    return response
+
+
+async def _answer_loam_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.LoamError)
+    return error_response(error, request_id_of(request))
+
+
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    # The first element of a location says where in the request it lies (body, query, path), which is noise to a caller.
+    param = ".".join(str(part) for part in first["loc"][1:]) or None
+    message = f"{param}: {first['msg']}" if param else str(first["msg"])
+    return error_response(errors.InvalidRequestError(message, param=param), request_id_of(request))
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = _BY_STATUS.get(error.status_code, errors.InvalidRequestError)
+    response = error_response(kind(str(error.detail)), request_id_of(request))
+    response.status_code = error.status_code
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _answer_unexpected(request: Request, error: Exception) -> Response:
+    request_id = request_id_of(request)
+    _log.error("unexpected error", path=request.url.path, request_id=request_id, exc_info=error)
+    return error_response(
+        errors.LoamError("something went wrong on our side; the requestId helps us find it"), request_id
+    )
