@@ -28,6 +28,8 @@ def configure(level: str = "info", *, service: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+    # A line that cannot be written must not print its arguments, which may hold what `_mask` would have hidden.
+    logging.raiseExceptions = False
     handler = logging.StreamHandler()
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
