@@ -82,6 +82,13 @@ class Cluster(Protocol):
         """Write an Event about an object, for people to read."""
         ...
 
+    async def kind_is_going(self, kind: str) -> bool:
+        """Whether the definition (CRD) of one of our kinds is being removed, asked of the live API.
+
+        Then its objects are deleted only because of that, and nothing of the tenants' may go with them.
+        """
+        ...
+
     def url(self, service: Ref, port: int) -> str:
         """The base URL at which callers reach a Service's port, without a slash at the end."""
         ...
