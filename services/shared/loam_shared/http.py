@@ -2,18 +2,21 @@
 
 import re
 import uuid
-from collections.abc import Awaitable, Callable
 
 import orjson
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loam_shared import errors
 
 REQUEST_ID = "x-request-id"
-_ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_HEADER = REQUEST_ID.encode()
+_ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _log = structlog.get_logger()
 
 _BY_STATUS: dict[int, type[errors.LoamError]] = {
@@ -26,10 +29,11 @@ _BY_STATUS: dict[int, type[errors.LoamError]] = {
 
 def install(app: FastAPI) -> None:
     """Give `app` request ids and error answers of the contract's shape."""
-    app.middleware("http")(_with_request_id)
+    app.add_middleware(_RequestIds)
     app.add_exception_handler(errors.LoamError, _answer_loam_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_exception_handler(Exception, _answer_unexpected)
 
 
@@ -49,12 +53,35 @@ def request_id_of(request: Request) -> str:
     return str(getattr(request.state, "request_id", "")) or str(uuid.uuid4())
 
 
-async def _with_request_id(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    given = request.headers.get(REQUEST_ID, "")
-    request.state.request_id = given if _ACCEPTABLE_ID.fullmatch(given) else str(uuid.uuid4())
-    response = await call_next(request)
-    response.headers.setdefault(REQUEST_ID, request.state.request_id)
-    return response
+class _RequestIds:
+    """Takes the caller's request id where it is one, makes one otherwise, and puts it on the answer.
+
+    Plain ASGI, because a wrapper around requests and responses would hide the client's hanging up from the route.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _given_id(scope) or str(uuid.uuid4())
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).setdefault(REQUEST_ID, request_id)
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+def _given_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == _HEADER and _ACCEPTABLE_ID.fullmatch(value):
+            return str(value, "ascii")
+    return None
 
 
 async def _answer_loam_error(request: Request, error: Exception) -> Response:
@@ -78,6 +105,11 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     response.status_code = error.status_code
     response.headers.update(error.headers or {})
     return response
+
+
+async def _answer_nobody(_request: Request, _error: Exception) -> Response:
+    # The caller hung up before its request was complete: 499, as proxies log it, is sent to a closed connection.
+    return Response(status_code=499)
 
 
 async def _answer_unexpected(request: Request, error: Exception) -> Response:

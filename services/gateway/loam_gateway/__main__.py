@@ -1,0 +1,47 @@
+import argparse
+import sys
+
+import uvloop
+from pydantic import ValidationError
+
+from loam_gateway.server import serve
+from loam_gateway.settings import DatabaseSettings, Settings
+from loam_gateway.startup import StartupError
+from loam_shared import logging
+
+
+def main() -> int:
+    commands = argparse.ArgumentParser(prog="python -m loam_gateway", description="The gateway of Loam.")
+    choices = commands.add_subparsers(dest="command")
+    choices.add_parser("serve", help="serve the three listeners (the default)")
+    choices.add_parser("migrate", help="bring the database's schema up to date")
+    ledger = choices.add_parser("ledger", help="work on the ledger").add_subparsers(dest="action", required=True)
+    ledger.add_parser("verify", help="recompute every account from its entries and holds, and name the differences")
+    arguments = commands.parse_args()
+    try:
+        return _run(arguments.command or "serve")
+    except StartupError as error:
+        print(f"loam-gateway: {error}", file=sys.stderr)  # noqa: T201 - the one sentence for the one who started it
+        return 1
+    except ValidationError as error:
+        print(f"loam-gateway: {_sentence(error)}", file=sys.stderr)  # noqa: T201 - as above
+        return 2
+
+
+def _run(command: str) -> int:
+    settings: DatabaseSettings
+    if command == "serve":
+        settings = Settings()
+        logging.configure(settings.log_level, service="gateway")
+        return uvloop.run(serve(settings))
+    settings = DatabaseSettings()
+    logging.configure(settings.log_level, service="gateway")
+    return 0
+
+
+def _sentence(error: ValidationError) -> str:
+    names = [f"LOAM_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}" for problem in error.errors()]
+    return "; ".join(names)
+
+
+sys.exit(main())

@@ -1,0 +1,5 @@
+"""Routes of the public listener: callers' API keys open it, and the tenant comes from the key alone."""
+
+from loam_gateway.public import health
+
+ROUTERS = (health.router,)

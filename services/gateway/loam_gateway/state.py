@@ -1,0 +1,48 @@
+"""What the three listeners share: built once at start-up, typed, and handed to routes as a dependency."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import asyncpg
+from fastapi import Depends, Request
+from joserfc.jwk import OKPKey
+
+from loam_gateway.settings import Settings
+from loam_gateway.vault import Vault
+from loam_shared.errors import UnavailableError
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that a request may need, connected and ready."""
+
+    settings: Settings
+    pool: "asyncpg.Pool[asyncpg.Record]"
+    vault: Vault
+    signing_key: OKPKey
+
+
+@dataclass(slots=True)
+class Runtime:
+    """The process's state as it comes and goes. Until `state` is there, `reason` says what is being waited for."""
+
+    settings: Settings
+    state: State | None = None
+    reason: str = "it has just started"
+    draining: bool = field(default=False)
+
+
+async def runtime_of(request: Request) -> Runtime:
+    """The runtime of the process that serves `request`."""
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+async def state_of(runtime: Annotated[Runtime, Depends(runtime_of)]) -> State:
+    """The connected state. Raises UnavailableError while there is none."""
+    if runtime.state is None:
+        raise UnavailableError(f"the gateway is not ready: {runtime.reason}", retry_after=2)
+    return runtime.state
+
+
+Deps = Annotated[State, Depends(state_of)]
