@@ -1,0 +1,184 @@
+"""What a Converse request says: the question, the sources to answer it from, the tools, and how to cite."""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import orjson
+
+Json = dict[str, Any]
+
+_FENCE = re.compile(
+    r"<(?P<tag>source|document|doc|passage|context|chunk|excerpt|search_result)\b(?P<attributes>[^>]*)>(?P<text>.*?)</(?P=tag)\s*>",
+    re.DOTALL | re.IGNORECASE,
+)
+_ID = re.compile(r"""\b(?:id|index|number|n)\s*=\s*["']?([^"'\s>]+)""", re.IGNORECASE)
+_QUESTION_LABEL = re.compile(r"(?:^|\n)\s*(?:user'?s? )?(?:question|query)\s*:\s*(.+)\s*\Z", re.IGNORECASE | re.DOTALL)
+_CONTEXT_LABEL = re.compile(r"(?:^|\n)\s*(?:context|sources|documents|passages|text|article)\s*:\s*", re.IGNORECASE)
+_CITATION = re.compile(
+    r"([\[(【])\s*(?:\d{1,3}|n|i|id|#|number|source(?:[ _-]?(?:id|number))?)\s*([\])】])", re.IGNORECASE
+)
+_READABLE = {"txt", "md", "html", "csv"}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A passage that answers may be taken from. `id` is None where the prompt gives none."""
+
+    id: str | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool on offer, with the JSON schema of its input."""
+
+    name: str
+    description: str
+    schema: Json
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A view on the body of a Converse request; nothing is parsed before it is asked for."""
+
+    body: Json
+
+    @cached_property
+    def messages(self) -> list[Json]:
+        """The conversation."""
+        messages: list[Json] = self.body["messages"]
+        return messages
+
+    @cached_property
+    def system(self) -> str:
+        """All system text."""
+        return "\n".join(block["text"] for block in self.body.get("system") or () if "text" in block)
+
+    @cached_property
+    def question(self) -> str:
+        """What the last user text asks, without the fenced sources and labelled context around it."""
+        return _split_question(self._user_texts[-1])[1] if self._user_texts else ""
+
+    @cached_property
+    def earlier_question(self) -> str:
+        """The user's question before the last one, which a short follow-up leans on."""
+        return _split_question(self._user_texts[-2])[1] if len(self._user_texts) > 1 else ""
+
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        """Every passage of the prompt: fenced ones, documents, search results, tool results, and labelled context."""
+        texts = [self.system, *self._user_texts]
+        fenced = [source for text in texts for source in _fenced(text)]
+        plain = [Source(None, context) for text in self._user_texts if (context := _split_question(text)[0])]
+        return (*fenced, *self._attached(), *plain)
+
+    @cached_property
+    def citation(self) -> tuple[str, str] | None:
+        """The brackets that citations are asked for in, or None when none are."""
+        for text in (self.system, *self._user_texts[-1:]):
+            if match := _CITATION.search(_FENCE.sub("", text)):
+                return match[1], match[2]
+        asked = re.search(r"\bcit(e|ation|ations|ing)\b", self.system, re.IGNORECASE)
+        return ("[", "]") if asked else None
+
+    @cached_property
+    def tools(self) -> tuple[Tool, ...]:
+        """The tools on offer."""
+        specs = [
+            tool["toolSpec"] for tool in (self.body.get("toolConfig") or {}).get("tools", ()) if "toolSpec" in tool
+        ]
+        return tuple(
+            Tool(spec["name"], spec.get("description") or "", (spec.get("inputSchema") or {}).get("json") or {})
+            for spec in specs
+        )
+
+    @cached_property
+    def tool_choice(self) -> Json:
+        """``{"auto": {}}``, ``{"any": {}}`` or ``{"tool": {"name": …}}``."""
+        choice: Json = (self.body.get("toolConfig") or {}).get("toolChoice") or {"auto": {}}
+        return choice
+
+    @cached_property
+    def tools_called(self) -> frozenset[str]:
+        """Names of the tools that were called since the user last spoke."""
+        names = set()
+        for message in reversed(self.messages):
+            blocks = message["content"]
+            if message["role"] == "user" and not any("toolResult" in block for block in blocks):
+                break
+            names.update(block["toolUse"]["name"] for block in blocks if "toolUse" in block)
+        return frozenset(names)
+
+    @cached_property
+    def tool_results(self) -> tuple[str, ...]:
+        """What the tools answered in the last message, as text."""
+        last = self.messages[-1]["content"]
+        return tuple(text for block in last if "toolResult" in block for text in _result_texts(block["toolResult"]))
+
+    @cached_property
+    def _user_texts(self) -> list[str]:
+        texts = ["\n\n".join(_texts(message["content"])) for message in self.messages if message["role"] == "user"]
+        return [text for text in texts if text.strip()]
+
+    def _attached(self) -> Iterator[Source]:
+        for message in self.messages:
+            for block in message["content"]:
+                if "document" in block:
+                    yield Source(block["document"].get("name"), document_text(block["document"]))
+                elif "searchResult" in block:
+                    result = block["searchResult"]
+                    yield Source(result.get("source"), "\n".join(_texts(result.get("content", ()))))
+                elif "toolResult" in block:
+                    yield from (Source(None, text) for text in _result_texts(block["toolResult"]))
+
+
+def document_text(document: Json) -> str:
+    """The text of a document block, where its format is a text format; else nothing."""
+    source = document.get("source") or {}
+    if "text" in source:
+        return str(source["text"])
+    if "bytes" not in source or document.get("format") not in _READABLE:
+        return ""
+    try:
+        return base64.b64decode(source["bytes"]).decode(errors="replace")
+    except binascii.Error:
+        return ""
+
+
+def _texts(blocks: Any) -> list[str]:
+    return [block["text"] for block in blocks if "text" in block]
+
+
+def _result_texts(result: Json) -> Iterator[str]:
+    for content in result.get("content", ()):
+        if "text" in content:
+            yield content["text"]
+        elif "json" in content:
+            yield orjson.dumps(content["json"]).decode()
+        elif "document" in content:
+            yield document_text(content["document"])
+
+
+def _fenced(text: str) -> Iterator[Source]:
+    for match in _FENCE.finditer(text):
+        found = _ID.search(match["attributes"])
+        yield Source(found[1] if found else None, match["text"].strip())
+
+
+def _split_question(text: str) -> tuple[str, str]:
+    """The context outside of fences, and the question, of one user text."""
+    bare = _FENCE.sub("\n", text).strip()
+    if labelled := _QUESTION_LABEL.search(bare):
+        context = _CONTEXT_LABEL.sub("\n", bare[: labelled.start()]).strip()
+        return context, labelled[1].strip()
+    if labelled_context := _CONTEXT_LABEL.match(bare):
+        bare = bare[labelled_context.end() :]
+    paragraphs = [part.strip() for part in re.split(r"\n\s*\n", bare) if part.strip()]
+    asking = [part for part in paragraphs if part.endswith("?")] or paragraphs[-1:]
+    rest = "\n\n".join(part for part in paragraphs if part is not asking[-1]) if asking else ""
+    return rest, asking[-1] if asking else ""

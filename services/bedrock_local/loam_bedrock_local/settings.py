@@ -1,0 +1,21 @@
+"""Settings of the stand-in, read once from the environment."""
+
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Where to listen, whom to accept, and which faults to play.
+
+    `accept_keys` is a comma-separated list of bearer tokens, access key ids, or ``id:secret`` pairs; with a secret the
+    signature itself is checked. Empty accepts every signed request.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="LOAM_")
+
+    host: str = "127.0.0.1"
+    port: int = 4010
+    accept_keys: str = ""
+    scenario_file: Path | None = None
+    log_level: str = "warning"

@@ -1,0 +1,31 @@
+"""A deterministic token counter.
+
+A token is a run of up to six letters, up to three digits, or one other visible character. Each holds at least one
+character, hence at least one byte: **a text never has more tokens than UTF-8 bytes**, the bound that a caller may hold
+money by. English prose comes to about 4.4 bytes a token, near to what Bedrock's models count.
+"""
+
+import re
+from itertools import islice, pairwise
+
+_TOKEN = re.compile(r"[^\W\d_]{1,6}|\d{1,3}|[^\w\s]|_")
+
+
+def count(text: str) -> int:
+    """Tokens in `text`; at least one in any text that is not empty."""
+    return len(_TOKEN.findall(text)) or int(bool(text))
+
+
+def truncate(text: str, limit: int) -> str:
+    """The longest beginning of `text` that has at most `limit` tokens."""
+    if len(text) <= limit:
+        return text
+    following = next(islice(_TOKEN.finditer(text), limit, None), None)
+    return text if following is None else text[: following.start()].rstrip()
+
+
+def pieces(text: str, size: int) -> list[str]:
+    """`text` cut into pieces of `size` tokens; joined, they give `text` again."""
+    starts = [match.start() for match in islice(_TOKEN.finditer(text), 0, None, size)]
+    edges = [0, *starts[1:], len(text)]
+    return [text[left:right] for left, right in pairwise(edges) if right > left]
