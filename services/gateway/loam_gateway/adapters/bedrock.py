@@ -1,0 +1,231 @@
+"""Amazon Bedrock's runtime: Converse, ConverseStream and InvokeModel over one connection pool.
+
+Endpoints, credentials and tokens come by AWS's own conventions, so pointing at a stand-in is configuration. The hot
+path signs and reads events with botocore's own parts, without its client, which costs most of the time of a call.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import orjson
+from aiobotocore.session import AioSession
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.eventstream import EventStreamBuffer
+from botocore.exceptions import BotoCoreError
+from yarl import URL
+
+_SERVICE = "bedrock-runtime"
+_SIGNING_NAME = "bedrock"
+
+
+class FailureKind(StrEnum):
+    """What to do about a failed call depends on nothing else."""
+
+    THROTTLED = "throttled"
+    UNAVAILABLE = "unavailable"
+    UNREACHABLE = "unreachable"
+    TIMED_OUT = "timed_out"
+    INVALID = "invalid"
+    REFUSED = "refused"
+
+
+# What another region or model may do better. A call that timed out may have been billed, so it is not among them.
+RETRYABLE = frozenset({FailureKind.THROTTLED, FailureKind.UNAVAILABLE, FailureKind.UNREACHABLE})
+
+_KINDS = {
+    "ThrottlingException": FailureKind.THROTTLED,
+    "ModelNotReadyException": FailureKind.THROTTLED,
+    "ServiceQuotaExceededException": FailureKind.THROTTLED,
+    "InternalServerException": FailureKind.UNAVAILABLE,
+    "ServiceUnavailableException": FailureKind.UNAVAILABLE,
+    "ModelErrorException": FailureKind.UNAVAILABLE,
+    "ModelStreamErrorException": FailureKind.UNAVAILABLE,
+    "ModelTimeoutException": FailureKind.TIMED_OUT,
+    "ValidationException": FailureKind.INVALID,
+}
+
+
+class BedrockError(Exception):
+    """A call that failed. `request_id` is Bedrock's own, where there was an answer."""
+
+    def __init__(self, kind: FailureKind, message: str, request_id: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.request_id = request_id
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model in a region."""
+
+    model_id: str
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer. `input_tokens` is what InvokeModel says in a header."""
+
+    body: dict[str, Any]
+    request_id: str
+    input_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of a stream."""
+
+    name: str
+    payload: dict[str, Any]
+
+
+class Bedrock:
+    """The client. `open` makes one; it lives as long as the process."""
+
+    def __init__(self, session: aiohttp.ClientSession, aws: AioSession) -> None:
+        self._session = session
+        self._aws = aws
+        self._endpoints: dict[str, str] = {}
+        self._credentials: Any = None
+        self._token: Any = aws.get_auth_token(signing_name=_SIGNING_NAME)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, *, connect_timeout: float, read_timeout: float) -> AsyncIterator["Bedrock"]:
+        """A client whose calls fail when nothing was heard for `read_timeout` seconds."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout, sock_read=read_timeout)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+            yield cls(session, AioSession())
+
+    async def default_region(self) -> str | None:
+        """The region that AWS's configuration names."""
+        region: str | None = self._aws.get_config_variable("region")
+        return region
+
+    async def converse(self, target: Target, body: dict[str, Any]) -> Reply:
+        """One answer. Raises BedrockError."""
+        async with self._call(target, "converse", body) as response:
+            return _reply(response, await response.read())
+
+    async def invoke(self, target: Target, body: dict[str, Any]) -> Reply:
+        """One answer of a model with a shape of its own, such as embeddings. Raises BedrockError."""
+        async with self._call(target, "invoke", body) as response:
+            return _reply(response, await response.read())
+
+    @contextlib.asynccontextmanager
+    async def converse_stream(self, target: Target, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[Event]]:
+        """The events of an answer as they come. Leaving the context early ends the call at the provider.
+
+        Raises BedrockError, on entering when Bedrock refused the call, within when it failed half-way.
+        """
+        async with self._call(target, "converse-stream", body) as response:
+            try:
+                yield _events(response)
+            finally:
+                # A connection with events still on it cannot be used again; closing it tells Bedrock to stop.
+                response.close()
+
+    @contextlib.asynccontextmanager
+    async def _call(
+        self, target: Target, operation: str, body: dict[str, Any]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        url, headers, data = await self._signed(target, operation, orjson.dumps(body))
+        try:
+            async with self._session.post(URL(url, encoded=True), data=data, headers=headers) as response:
+                if response.status != 200:
+                    raise _failure(response, await response.read())
+                yield response
+        except TimeoutError as error:
+            kind = (
+                FailureKind.UNREACHABLE if isinstance(error, aiohttp.ConnectionTimeoutError) else FailureKind.TIMED_OUT
+            )
+            raise BedrockError(kind, f"Bedrock did not answer in time in {target.region}") from error
+        except aiohttp.ClientConnectorError as error:
+            raise BedrockError(FailureKind.UNREACHABLE, f"Bedrock in {target.region} cannot be reached") from error
+        except aiohttp.ClientError as error:
+            raise BedrockError(FailureKind.UNAVAILABLE, f"Bedrock in {target.region} broke off: {error}") from error
+
+    async def _signed(self, target: Target, operation: str, data: bytes) -> tuple[str, dict[str, str], bytes]:
+        endpoint = self._endpoints.get(target.region) or await self._endpoint(target.region)
+        url = f"{endpoint}/model/{quote(target.model_id, safe='')}/{operation}"
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self._token is not None:
+            return url, headers | {"Authorization": f"Bearer {self._token.get_frozen_token().token}"}, data
+        request = AWSRequest(method="POST", url=url, data=data, headers=headers)
+        SigV4Auth(await self._frozen_credentials(), _SIGNING_NAME, target.region).add_auth(request)
+        return url, dict(request.headers.items()), data
+
+    async def _endpoint(self, region: str) -> str:
+        # botocore's client knows every way to configure an endpoint; it is made once a region, for that alone.
+        async with self._aws.create_client(_SERVICE, region_name=region) as client:
+            endpoint: str = client.meta.endpoint_url.rstrip("/")
+        self._endpoints[region] = endpoint
+        return endpoint
+
+    async def _frozen_credentials(self) -> Any:
+        try:
+            if self._credentials is None:
+                self._credentials = await self._aws.get_credentials()
+            if self._credentials is not None:
+                return await self._credentials.get_frozen_credentials()
+        except BotoCoreError as error:
+            raise BedrockError(FailureKind.REFUSED, f"the AWS credentials cannot be had: {error}") from error
+        raise BedrockError(FailureKind.REFUSED, "no AWS credentials are configured for Bedrock")
+
+
+def _reply(response: aiohttp.ClientResponse, data: bytes) -> Reply:
+    counted = response.headers.get("x-amzn-bedrock-input-token-count")
+    try:
+        body = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise BedrockError(FailureKind.UNAVAILABLE, "Bedrock answered with something that is no JSON") from error
+    return Reply(body, _request_id(response), int(counted) if counted is not None else None)
+
+
+async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
+    buffer = EventStreamBuffer()
+    async for data in response.content.iter_any():
+        buffer.add_data(data)
+        for message in buffer:
+            yield _event(message, _request_id(response))
+
+
+def _event(message: Any, request_id: str) -> Event:
+    headers = message.headers
+    payload = orjson.loads(message.payload) if message.payload else {}
+    if headers.get(":message-type") == "event":
+        return Event(headers[":event-type"], payload)
+    name = headers.get(":exception-type") or headers.get(":error-code", "")
+    # In a stream, exceptions are named with a small first letter.
+    kind = _KINDS.get(name[:1].upper() + name[1:], FailureKind.UNAVAILABLE)
+    raise BedrockError(kind, payload.get("message") or headers.get(":error-message") or name, request_id)
+
+
+def _failure(response: aiohttp.ClientResponse, data: bytes) -> BedrockError:
+    # The type may carry a namespace after a colon.
+    name = response.headers.get("x-amzn-errortype", "").split(":")[0]
+    if name in _KINDS:
+        kind = _KINDS[name]
+    else:
+        kind = FailureKind.UNAVAILABLE if response.status >= 500 else FailureKind.REFUSED
+    return BedrockError(kind, _message(data) or f"{name or 'an error'} ({response.status})", _request_id(response))
+
+
+def _message(data: bytes) -> str:
+    try:
+        body = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return ""
+    return str(body.get("message") or body.get("Message") or "") if isinstance(body, dict) else ""
+
+
+def _request_id(response: aiohttp.ClientResponse) -> str:
+    return response.headers.get("x-amzn-requestid", "")

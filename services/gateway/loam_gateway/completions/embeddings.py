@@ -1,0 +1,77 @@
+"""Embeddings: OpenAI's request on one side, what Titan and Cohere on Bedrock take on the other."""
+
+import base64
+from array import array
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from loam_shared.errors import InvalidRequestError
+
+MAX_INPUTS = 2048
+
+
+class EmbeddingRequest(BaseModel):
+    """The body of an embeddings call."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(min_length=1, max_length=253)
+    input: str | list[str]
+    dimensions: int | None = Field(default=None, ge=1, le=8192)
+    encoding_format: Literal["float", "base64"] | None = None
+    user: str | None = Field(default=None, max_length=256)
+
+    @property
+    def texts(self) -> list[str]:
+        """The inputs, none empty. Raises InvalidRequestError."""
+        texts = [self.input] if isinstance(self.input, str) else self.input
+        if not texts or len(texts) > MAX_INPUTS:
+            raise InvalidRequestError(f"input: give 1 to {MAX_INPUTS} texts", param="input")
+        if "" in texts:
+            raise InvalidRequestError(f"input.{texts.index('')}: the text is empty", param="input")
+        return texts
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One call to the provider: its body and how many texts it embeds."""
+
+    body: dict[str, Any]
+    size: int
+
+
+def batches(texts: list[str], *, model_id: str, dimensions: int | None) -> list[Batch]:
+    """The provider calls for `texts`: Titan takes one text a call, Cohere 96. Raises InvalidRequestError."""
+    if "titan-embed" in model_id:
+        extra = {"dimensions": dimensions, "normalize": True} if dimensions else {}
+        return [Batch({"inputText": text} | extra, 1) for text in texts]
+    if "cohere.embed" in model_id:
+        groups = [texts[start : start + 96] for start in range(0, len(texts), 96)]
+        extra = {"output_dimension": dimensions} if dimensions else {}
+        return [Batch({"texts": group, "input_type": "search_document"} | extra, len(group)) for group in groups]
+    raise InvalidRequestError(f"model: {model_id} is not an embedding model that Loam can call", param="model")
+
+
+def vectors_of(reply: dict[str, Any]) -> list[list[float]]:
+    """The vectors in a provider's reply, in the order of its texts."""
+    if "embedding" in reply:
+        return [reply["embedding"]]
+    found = reply["embeddings"]
+    vectors: list[list[float]] = found["float"] if isinstance(found, dict) else found
+    return vectors
+
+
+def embedding_list(
+    vectors: list[list[float]], *, model: str, encoding: str | None, tokens: int, cost_usd: str
+) -> dict[str, Any]:
+    """OpenAI's answer."""
+    data = [{"object": "embedding", "index": i, "embedding": _encoded(v, encoding)} for i, v in enumerate(vectors)]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens, "cost_usd": cost_usd}
+    return {"object": "list", "data": data, "model": model, "usage": usage}
+
+
+def _encoded(vector: list[float], encoding: str | None) -> list[float] | str:
+    # Little-endian 32-bit floats are what OpenAI's clients decode.
+    return base64.b64encode(array("f", vector).tobytes()).decode() if encoding == "base64" else vector

@@ -1,0 +1,251 @@
+"""A chat completion as an OpenAI client asks for it."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from loam_shared.errors import InvalidRequestError
+
+_NAME = r"^[A-Za-z0-9_-]{1,64}$"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class TextPart(_Part):
+    """A piece of text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class RefusalPart(_Part):
+    """An earlier refusal of the assistant, given back as history."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+class ImageUrl(_Part):
+    """Where an image lies; only data URLs are taken, so that nobody can make the gateway fetch things."""
+
+    url: str
+
+
+class ImagePart(_Part):
+    """An image."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class FileData(_Part):
+    """A document, inline as a data URL."""
+
+    file_data: str
+    filename: str = "document"
+
+
+class FilePart(_Part):
+    """A document."""
+
+    type: Literal["file"]
+    file: FileData
+
+
+UserPart = Annotated[TextPart | ImagePart | FilePart, Field(discriminator="type")]
+AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
+
+
+class SystemMessage(_Part):
+    """Instructions."""
+
+    role: Literal["system", "developer"]
+    content: str | list[TextPart]
+
+
+class UserMessage(_Part):
+    """What the user says."""
+
+    role: Literal["user"]
+    content: str | list[UserPart]
+
+
+class FunctionCall(_Part):
+    """A call of a function, its arguments as JSON text."""
+
+    name: str = Field(pattern=_NAME)
+    arguments: str = "{}"
+
+
+class ToolCall(_Part):
+    """A call that the assistant asked for."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class AssistantMessage(_Part):
+    """What the model said before."""
+
+    role: Literal["assistant"]
+    content: str | list[AssistantPart] | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+
+
+class ToolMessage(_Part):
+    """The result of a call."""
+
+    role: Literal["tool"]
+    tool_call_id: str
+    content: str | list[TextPart]
+
+
+Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+
+
+class Function(_Part):
+    """A function that the model may call; `parameters` is a JSON Schema."""
+
+    name: str = Field(pattern=_NAME)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Tool(_Part):
+    """A tool; functions are the only kind."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(_Part):
+    """A function by its name."""
+
+    name: str
+
+
+class NamedTool(_Part):
+    """The one tool that must be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class JsonSchema(_Part):
+    """The schema that an answer must have."""
+
+    name: str = Field(pattern=_NAME)
+    description: str | None = None
+    schema_: dict[str, Any] = Field(default_factory=lambda: {"type": "object"}, alias="schema")
+
+
+class TextFormat(_Part):
+    """Plain text."""
+
+    type: Literal["text"]
+
+
+class JsonObjectFormat(_Part):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+
+class JsonSchemaFormat(_Part):
+    """JSON of a given schema."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
+
+
+class StreamOptions(_Part):
+    """What a stream carries besides the answer."""
+
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    """The body of a chat completion. A field that neither OpenAI nor Loam knows is refused, not ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(min_length=1, max_length=253)
+    messages: list[Message] = Field(min_length=1, max_length=10_000)
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    stop: str | list[str] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    response_format: ResponseFormat | None = None
+    n: Literal[1] | None = None
+    user: str | None = Field(default=None, max_length=256)
+
+    # What Bedrock's Converse has no place for: taken, not acted on, and named in x-loam-dropped-params.
+    parallel_tool_calls: bool | None = None
+    seed: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: Literal[False] | None = None
+    metadata: dict[str, str] | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    modalities: tuple[Literal["text"]] | None = None
+
+    @property
+    def output_limit(self) -> int | None:
+        """The most tokens that the caller wants as an answer."""
+        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+    @property
+    def stop_sequences(self) -> list[str]:
+        """Texts that end the answer."""
+        return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
+
+
+_WITHOUT_EFFECT = (
+    "parallel_tool_calls",
+    "seed",
+    "frequency_penalty",
+    "presence_penalty",
+    "logit_bias",
+    "reasoning_effort",
+    "verbosity",
+    "service_tier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+)
+
+
+def without_effect(request: ChatRequest) -> list[str]:
+    """The names of the given parameters that change nothing here, so that nobody believes they do."""
+    return [name for name in _WITHOUT_EFFECT if name in request.model_fields_set and getattr(request, name) is not None]
+
+
+_Body = TypeVar("_Body", bound=BaseModel)
+
+
+def parse(kind: type[_Body], body: bytes) -> _Body:
+    """`body` as a `kind`. Raises InvalidRequestError that names the first field that is wrong."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        param = ".".join(str(part) for part in first["loc"]) or None
+        raise InvalidRequestError(f"{param}: {first['msg']}" if param else first["msg"], param=param) from error
