@@ -1,0 +1,46 @@
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import aiohttp
+import structlog
+import uvloop
+
+from loam_ingestion.adapters.gateway import Gateway
+from loam_ingestion.adapters.index import open_index
+from loam_ingestion.adapters.storage import open_storage
+from loam_ingestion.batch import Batches
+from loam_ingestion.pipeline import Pipeline
+from loam_ingestion.serving import application
+from loam_ingestion.settings import Settings
+from loam_ingestion.worker import Worker
+from loam_shared import logging
+from loam_shared.index import database_uri
+from loam_shared.serving import serve
+
+
+async def run(settings: Settings) -> None:
+    async with _worker(settings) as worker:
+        working = asyncio.create_task(worker.run())
+        await serve(application(worker), settings.host, settings.port, beside=working)
+
+
+@contextlib.asynccontextmanager
+async def _worker(settings: Settings) -> AsyncIterator[Worker]:
+    pipeline = Pipeline.read(settings.config_file)
+    uri = database_uri(settings.storage_bucket, settings.storage_prefix)
+    async with aiohttp.ClientSession() as session, open_storage() as storage:
+        gateway = Gateway(session, settings.gateway_url, settings.gateway_key_file, settings.pipeline)
+        index = await open_index(uri, settings.pipeline, pipeline.embedding, settings.superseded_versions_seconds)
+        yield Worker(settings, gateway, Batches(settings, pipeline, gateway, storage, index))
+
+
+def main() -> None:
+    settings = Settings()
+    logging.configure(settings.log_level, service="ingestion")
+    structlog.contextvars.bind_contextvars(tenant=settings.tenant, pipeline=settings.pipeline)
+    uvloop.run(run(settings))
+
+
+if __name__ == "__main__":
+    main()
