@@ -1,0 +1,1 @@
+"""What ingestion reaches outside of itself: one module each."""

@@ -1,0 +1,1 @@
+"""What retrieval reaches outside of itself: one module each."""

@@ -1,0 +1,49 @@
+"""The part of a RagPipeline's spec that retrieval works by."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+
+class _Spec(BaseModel):
+    # The rest of the spec is for others, so what is unknown here is not an error.
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+
+class Embedding(_Spec):
+    """The model, by the name callers use at the gateway, and the length of its vectors."""
+
+    model: str
+    dimensions: int = 512
+
+
+class Retrieval(_Spec):
+    """How to search: `top_k` passages out of `candidates` from each kind of search."""
+
+    mode: Literal["Hybrid", "Vector", "Keyword"] = "Hybrid"
+    top_k: int = 8
+    candidates: int = 50
+
+
+class Generation(_Spec):
+    """The model that answers, and how. The temperature is a decimal string, as in manifests."""
+
+    model: str
+    system_prompt: str | None = None
+    temperature: str | None = None
+    max_tokens: int | None = None
+
+
+class Pipeline(_Spec):
+    """What `pipeline.json` says to a retrieval service; without `generation` it searches but does not chat."""
+
+    embedding: Embedding
+    retrieval: Retrieval = Retrieval()
+    generation: Generation | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> "Pipeline":
+        """Raises OSError and pydantic.ValidationError."""
+        return cls.model_validate_json(path.read_bytes())
