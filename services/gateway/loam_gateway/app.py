@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 
 from loam_gateway.admin import ROUTERS as ADMIN
 from loam_gateway.internal import ROUTERS as INTERNAL
+from loam_gateway.pipelines import routes_admin, routes_internal, routes_public
 from loam_gateway.public import ROUTERS as PUBLIC
 from loam_gateway.state import Runtime
 from loam_shared import http
@@ -16,17 +17,17 @@ from loam_shared import http
 
 def public(runtime: Runtime) -> FastAPI:
     """What callers reach with their API keys."""
-    return _app("Loam", PUBLIC, runtime)
+    return _app("Loam", (*PUBLIC, routes_public.router), runtime)
 
 
 def internal(runtime: Runtime) -> FastAPI:
     """What services and tenants' pods reach, from within the cluster."""
-    return _app("Loam, internal", INTERNAL, runtime)
+    return _app("Loam, internal", (*INTERNAL, routes_internal.router), runtime)
 
 
 def admin(runtime: Runtime) -> FastAPI:
     """What the operator reaches."""
-    return _app("Loam, admin", ADMIN, runtime)
+    return _app("Loam, admin", (*ADMIN, routes_admin.router), runtime)
 
 
 def _app(title: str, routers: Iterable[APIRouter], runtime: Runtime) -> FastAPI:

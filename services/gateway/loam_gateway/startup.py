@@ -11,6 +11,8 @@ import structlog
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
+from loam_gateway import storage
+from loam_gateway.pipelines import room
 from loam_gateway.settings import Settings
 from loam_gateway.state import Runtime, State
 from loam_gateway.vault import Vault, VaultError
@@ -45,7 +47,9 @@ async def _open(runtime: Runtime, stop: asyncio.Event, stack: contextlib.AsyncEx
     if pool is None:
         return None
     stack.push_async_callback(pool.close)
-    return State(settings=settings, pool=pool, vault=vault, signing_key=signing_key)
+    place = await stack.enter_async_context(storage.opened(settings, pool, vault))
+    pipelines = await stack.enter_async_context(room.opened(settings.database_url, pool, place, signing_key))
+    return State(settings=settings, pool=pool, vault=vault, signing_key=signing_key, storage=place, pipelines=pipelines)
 
 
 async def _pool_when_up(runtime: Runtime, stop: asyncio.Event) -> "asyncpg.Pool[asyncpg.Record] | None":

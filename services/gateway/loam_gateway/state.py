@@ -7,7 +7,9 @@ import asyncpg
 from fastapi import Depends, Request
 from joserfc.jwk import OKPKey
 
+from loam_gateway.pipelines.room import Room
 from loam_gateway.settings import Settings
+from loam_gateway.storage import Storage
 from loam_gateway.vault import Vault
 from loam_shared.errors import UnavailableError
 
@@ -20,6 +22,8 @@ class State:
     pool: "asyncpg.Pool[asyncpg.Record]"
     vault: Vault
     signing_key: OKPKey
+    storage: Storage
+    pipelines: Room
 
 
 @dataclass(slots=True)

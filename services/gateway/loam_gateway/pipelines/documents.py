@@ -1,0 +1,160 @@
+"""Documents as people see them: what arrives, what is listed, what is taken away."""
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+import orjson
+
+from loam_gateway.pipelines import catalog
+from loam_gateway.pipelines.model import PipelineId, StoredObject, document_id
+from loam_gateway.storage.provisioning import Connection, Pool
+from loam_shared.contracts.internal import DocumentState
+from loam_shared.errors import ConflictError, InvalidRequestError, NotFoundError, UnavailableError
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Documents by name; `next_cursor` asks for the ones that follow, None at the end."""
+
+    documents: list[DocumentState]
+    next_cursor: str | None
+
+
+async def announce_object(pool: Pool, tenant: str, key: str) -> None:
+    """Write down an object before it is written, so that a crash leaves nothing behind that nobody knows of."""
+    await pool.execute(_ANNOUNCE, key, tenant)
+
+
+async def discard_objects(pool: Pool, keys: Sequence[str]) -> None:
+    """Let go of objects that were announced and will not be used."""
+    await pool.execute(_DISCARD, keys)
+
+
+async def accept(pool: Pool, pipeline: PipelineId, arrived: Sequence[StoredObject]) -> list[DocumentState]:
+    """Take uploaded objects as the contents of documents, all or none, and queue what is new in them.
+
+    A document of the same name is replaced and keeps its id; the same bytes again change nothing. Raises NotFoundError.
+    """
+    newest = {document_id(pipeline, "Uploads", None, one.name): one for one in arrived}
+    async with pool.acquire() as connection, connection.transaction():
+        await catalog.locked(connection, pipeline)
+        kept = {row["document_id"] for row in await connection.fetch(_UNCHANGED, *pipeline, *_versions(newest))}
+        changed = {key: one for key, one in newest.items() if key not in kept}
+        if changed:
+            await _replace(connection, pipeline, changed)
+        await connection.execute(_DISCARD, [one.key for one in arrived if one not in changed.values()])
+        rows = await connection.fetch(_SELECT + " AND d.document_id = ANY($3)", *pipeline, list(newest))
+    states = {row["document_id"]: _state(row) for row in rows}
+    return [states[key] for key in newest]
+
+
+async def listing(pool: Pool, pipeline: PipelineId, *, limit: int, cursor: str | None) -> Page:
+    """A page of documents in the order of their names. Raises NotFoundError, InvalidRequestError for a bad cursor."""
+    await catalog.spec(pool, pipeline)
+    after = _decoded(cursor) if cursor else ("", "")
+    rows = await pool.fetch(_SELECT + _AFTER, *pipeline, *after, limit + 1)
+    documents = [_state(row) for row in rows[:limit]]
+    more = len(rows) > limit
+    return Page(documents, _encoded(documents[-1]) if more else None)
+
+
+async def show(pool: Pool, pipeline: PipelineId, key: str) -> DocumentState:
+    """One document. Raises NotFoundError."""
+    row = await pool.fetchrow(_SELECT + " AND d.document_id = $3", *pipeline, key)
+    if row is None:
+        raise _unknown(key)
+    return _state(row)
+
+
+async def remove(pool: Pool, pipeline: PipelineId, key: str) -> DocumentState:
+    """Have an uploaded document taken out of the index and deleted, also while it is being ingested.
+
+    Raises NotFoundError, and ConflictError for one that a source would only bring back.
+    """
+    async with pool.acquire() as connection, connection.transaction():
+        await catalog.locked(connection, pipeline)
+        source = await connection.fetchval(_SOURCE_OF, *pipeline, key)
+        if source is None:
+            raise _unknown(key)
+        if source != "Uploads":
+            raise ConflictError(
+                f"this document comes from a source ({source}); delete it there, and the next sync sees it"
+            )
+        await catalog.queue_removals(connection, pipeline, [key])
+    return await show(pool, pipeline, key)
+
+
+def _unknown(key: str) -> NotFoundError:
+    return NotFoundError(f"there is no document {key} in this pipeline", param="documentId")
+
+
+async def _replace(connection: Connection, pipeline: PipelineId, changed: Mapping[str, StoredObject]) -> None:
+    objects = list(changed.values())
+    claimed = await connection.fetch(_CLAIM_OBJECTS, [one.key for one in objects])
+    if len(claimed) < len(objects):
+        # Housekeeping took them for abandoned: the upload went on for longer than it waits.
+        raise UnavailableError("the upload took too long; send it again", retry_after=1)
+    await connection.execute(_FREE_FORMER, *pipeline, list(changed))
+    columns = zip(*((one.name, one.sha256, one.size, one.media_type, one.key) for one in objects), strict=True)
+    await connection.execute(_UPSERT, *pipeline, list(changed), *(list(column) for column in columns))
+    await catalog.queue_ingests(connection, pipeline, list(changed))
+
+
+def _versions(newest: Mapping[str, StoredObject]) -> tuple[list[str], list[str]]:
+    return list(newest), [one.sha256 for one in newest.values()]
+
+
+def _state(row: asyncpg.Record) -> DocumentState:
+    return DocumentState(**dict(row))
+
+
+def _encoded(last: DocumentState) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps([last.name, last.document_id])).decode()
+
+
+def _decoded(cursor: str) -> tuple[str, str]:
+    try:
+        name, key = orjson.loads(base64.urlsafe_b64decode(cursor.encode()))
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise InvalidRequestError("this cursor was not given out by us", param="cursor") from error
+    return str(name), str(key)
+
+
+_ANNOUNCE = "INSERT INTO unclaimed_objects (key, tenant, due_at) VALUES ($1, $2, now() + interval '1 hour')"
+_DISCARD = "UPDATE unclaimed_objects SET due_at = now() WHERE key = ANY($1)"
+_CLAIM_OBJECTS = "DELETE FROM unclaimed_objects WHERE key = ANY($1) RETURNING key"
+_UNCHANGED = """
+SELECT document_id FROM documents JOIN unnest($3::text[], $4::text[]) AS new (id, sha256)
+ON document_id = new.id AND etag = new.sha256
+WHERE tenant = $1 AND pipeline = $2 AND status IN ('Pending', 'Ready')
+"""
+# A worker may be reading the former bytes right now; they go a little later.
+_FREE_FORMER = """
+INSERT INTO unclaimed_objects (key, tenant, due_at)
+SELECT raw_key, tenant, now() + interval '1 hour' FROM documents
+WHERE tenant = $1 AND pipeline = $2 AND document_id = ANY($3) AND raw_key IS NOT NULL
+ON CONFLICT (key) DO NOTHING
+"""
+_UPSERT = """
+INSERT INTO documents (tenant, pipeline, document_id, source, name, etag, size, media_type, raw_key)
+SELECT $1, $2, id, 'Uploads', name, etag, size, media_type, raw_key
+FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[])
+     AS new (id, name, etag, size, media_type, raw_key)
+ON CONFLICT (tenant, pipeline, document_id) DO UPDATE
+SET etag = excluded.etag, size = excluded.size, media_type = excluded.media_type, raw_key = excluded.raw_key,
+    status = 'Pending', error = NULL, updated_at = now()
+"""
+_SOURCE_OF = "SELECT source FROM documents WHERE tenant = $1 AND pipeline = $2 AND document_id = $3"
+_SELECT = """
+SELECT d.document_id, d.name, d.source, d.size, d.pages, d.chunks, d.error, d.created_at, d.updated_at,
+       CASE WHEN d.status = 'Pending' AND j.epoch = p.epoch AND p.lease_expires_at > now()
+            THEN 'Processing' ELSE d.status END AS status
+FROM documents d
+JOIN pipelines p ON (p.tenant, p.name) = (d.tenant, d.pipeline)
+LEFT JOIN jobs j ON (j.tenant, j.pipeline, j.document_id) = (d.tenant, d.pipeline, d.document_id)
+WHERE d.tenant = $1 AND d.pipeline = $2
+"""
+_AFTER = " AND (d.name, d.document_id) > ($3, $4) ORDER BY d.name, d.document_id LIMIT $5"

@@ -1,0 +1,39 @@
+"""What a worker's report about a job means. Pure."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from loam_shared.contracts.internal import JobResult
+
+_LONGEST_PAUSE = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class OpenJob:
+    """A job that is under way under the reporting worker's lease."""
+
+    id: int
+    kind: Literal["Ingest", "Remove", "Sync"]
+    document_id: str | None
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of a job, or another attempt `again_in` seconds from now."""
+
+    job: OpenJob
+    result: JobResult
+    again_in: float | None = None
+
+
+def judge(job: OpenJob, result: JobResult, *, max_attempts: int, retry_seconds: float) -> Outcome:
+    """Another attempt for what may still succeed, with a pause that doubles; the end for all else.
+
+    Removing is tried for ever: what a user took away must be gone.
+    """
+    worth_another = job.kind == "Remove" or (result.retry and job.attempt < max_attempts)
+    if result.state == "Done" or not worth_another:
+        return Outcome(job, result)
+    pause = min(retry_seconds * 2.0 ** min(job.attempt - 1, 16), _LONGEST_PAUSE)
+    return Outcome(job, result, again_in=pause)

@@ -1,0 +1,62 @@
+"""What the pipelines' routes work with, opened at start-up and closed at the end."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from joserfc.jwk import OKPKey
+
+from loam_gateway.adapters.retrieval import Retrieval
+from loam_gateway.adapters.s3 import ObjectStore
+from loam_gateway.pipelines import housekeeping
+from loam_gateway.pipelines.settings import PipelineSettings
+from loam_gateway.pipelines.wakeups import Wakeups
+from loam_gateway.pipelines.work import WorkQueue
+from loam_gateway.storage import Storage
+from loam_gateway.storage.provisioning import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Everything that pipelines need, connected."""
+
+    pool: Pool
+    storage: Storage
+    objects: ObjectStore
+    work: WorkQueue
+    retrieval: Retrieval
+    signing_key: OKPKey
+    settings: PipelineSettings
+
+
+@asynccontextmanager
+async def opened(database_url: str, pool: Pool, storage: Storage, signing_key: OKPKey) -> AsyncIterator[Room]:
+    """The room, with its housekeeping going on for as long as the context lasts."""
+    settings, wakeups = PipelineSettings(), Wakeups(database_url)
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
+        await stack.enter_async_context(_going_on(wakeups.run()))
+        await stack.enter_async_context(_going_on(housekeeping.run(pool, storage.objects, settings)))
+        yield Room(
+            pool=pool,
+            storage=storage,
+            objects=storage.objects,
+            work=WorkQueue(pool, wakeups, settings),
+            retrieval=Retrieval(session),
+            signing_key=signing_key,
+            settings=settings,
+        )
+
+
+@asynccontextmanager
+async def _going_on(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

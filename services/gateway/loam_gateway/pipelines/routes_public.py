@@ -1,0 +1,157 @@
+"""Public routes of pipelines: documents, syncs, versions, query and chat."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from loam_gateway.auth import caller_with
+from loam_gateway.directory.model import Principal
+from loam_gateway.pipelines import catalog, documents
+from loam_gateway.pipelines import versions as index_versions
+from loam_gateway.pipelines.answers import Answers, ChatAnswer, ChatAsk, Gathered, QueryAsk, as_sse
+from loam_gateway.pipelines.model import PipelineId
+from loam_gateway.pipelines.uploads import Intake
+from loam_gateway.state import Deps
+from loam_shared.contracts import Wire
+from loam_shared.contracts.internal import DocumentState
+from loam_shared.contracts.retrieval import ChatEvent, Matches
+from loam_shared.errors import LoamError, render
+from loam_shared.http import request_id_of
+
+router = APIRouter(prefix="/v1/pipelines/{name}")
+Writer = Annotated[Principal, Depends(caller_with("rag:write"))]
+Asker = Annotated[Principal, Depends(caller_with("rag:query"))]
+# Uploads have a limit of their own, which is a setting.
+_NO_LIMIT_HERE = 2**62
+
+
+async def _pipeline(caller: Writer, name: str) -> PipelineId:
+    return PipelineId(caller.tenant, name)
+
+
+Written = Annotated[PipelineId, Depends(_pipeline)]
+
+
+class DocumentPage(Wire):
+    """Documents in the order of their names."""
+
+    documents: tuple[DocumentState, ...]
+    next_cursor: str | None = None
+
+
+class Rollback(Wire):
+    """The index version to go back to."""
+
+    version: int
+
+
+class Versions(Wire):
+    """Index versions, newest first."""
+
+    versions: tuple[index_versions.IndexVersion, ...]
+
+
+@router.post("/documents", status_code=202, max_body_size=_NO_LIMIT_HERE)
+async def upload(pipeline: Written, request: Request, deps: Deps) -> dict[str, Any]:
+    """Take one or several documents; they are searchable once their status is Ready."""
+    taken = [_brief(state) for state in await Intake(deps.pipelines, pipeline).take(request)]
+    return taken[0] if len(taken) == 1 else {"documents": taken}
+
+
+@router.get("/documents", response_model_exclude_none=True)
+async def list_documents(
+    pipeline: Written, deps: Deps, limit: Annotated[int, Query(ge=1, le=1000)] = 100, cursor: str | None = None
+) -> DocumentPage:
+    """A page of documents; `nextCursor` asks for the ones that follow."""
+    page = await documents.listing(deps.pool, pipeline, limit=limit, cursor=cursor)
+    return DocumentPage(documents=tuple(page.documents), next_cursor=page.next_cursor)
+
+
+@router.get("/documents/{document_id}", response_model_exclude_none=True)
+async def show_document(pipeline: Written, document_id: str, deps: Deps) -> DocumentState:
+    """One document."""
+    return await documents.show(deps.pool, pipeline, document_id)
+
+
+@router.delete("/documents/{document_id}", status_code=202)
+async def remove_document(pipeline: Written, document_id: str, deps: Deps) -> dict[str, Any]:
+    """Have a document taken out of the index and deleted."""
+    return _brief(await documents.remove(deps.pool, pipeline, document_id))
+
+
+@router.post("/sync", status_code=202)
+async def sync(pipeline: Written, deps: Deps) -> dict[str, str]:
+    """Have the sources looked at now."""
+    async with deps.pool.acquire() as connection, connection.transaction():
+        await catalog.locked(connection, pipeline)
+        await catalog.queue_sync(connection, pipeline)
+    return {"status": "Pending"}
+
+
+@router.get("/versions")
+async def list_versions(pipeline: Written, deps: Deps) -> Versions:
+    """The index versions that are kept."""
+    return Versions(versions=tuple(await index_versions.versions(deps.pool, pipeline)))
+
+
+@router.post("/rollback")
+async def rollback(pipeline: Written, wanted: Rollback, deps: Deps) -> index_versions.IndexVersion:
+    """Answer from an earlier index version from now on."""
+    return await index_versions.rollback(deps.pool, pipeline, wanted.version)
+
+
+@router.post("/query", response_model_exclude_none=True)
+async def query(caller: Asker, name: str, ask: QueryAsk, request: Request, response: Response, deps: Deps) -> Matches:
+    """The passages that fit best."""
+    found = await Answers(deps.pipelines, caller, name, request_id_of(request)).query(ask)
+    response.headers.update(_metered(found.usage.cost_usd))
+    return found
+
+
+@router.post("/chat", response_model=ChatAnswer, response_model_exclude_none=True)
+async def chat(
+    caller: Asker, name: str, ask: ChatAsk, request: Request, response: Response, deps: Deps
+) -> ChatAnswer | Response:
+    """An answer from the documents, with citations; as server-sent events with ``stream: true``."""
+    answers = Answers(deps.pipelines, caller, name, request_id_of(request))
+    async with AsyncExitStack() as stack:
+        events = await stack.enter_async_context(answers.chat(ask))
+        if ask.stream:
+            return _Streamed(_sse(events, request_id_of(request)), stack.pop_all())
+        gathered = Gathered()
+        async for event in events:
+            gathered.add(event)
+    response.headers.update(_metered(gathered.usage.cost_usd))
+    return gathered.answer(ask.session_id)
+
+
+class _Streamed(StreamingResponse):
+    """Server-sent events; the upstream call ends with the response, also when the caller hangs up at once."""
+
+    def __init__(self, content: AsyncIterator[bytes], held: AsyncExitStack) -> None:
+        super().__init__(content, media_type="text/event-stream", headers={"cache-control": "no-cache"})
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._held:
+            await super().__call__(scope, receive, send)
+
+
+async def _sse(events: AsyncIterator[ChatEvent], request_id: str) -> AsyncIterator[bytes]:
+    try:
+        async for event in events:
+            yield as_sse(event.event, event.data)
+    except LoamError as error:
+        yield as_sse("error", render(error, request_id))
+
+
+def _metered(cost_usd: str) -> dict[str, str]:
+    return {"x-loam-cost-usd": cost_usd, "x-loam-cache": "miss"}
+
+
+def _brief(state: DocumentState) -> dict[str, Any]:
+    return {"documentId": state.document_id, "name": state.name, "status": state.status}
