@@ -63,8 +63,7 @@ def _with_default(schema: Schema) -> Schema:
     if "default" not in schema:
         return schema
     default = schema.pop("default")
-    if "properties" in schema:
-        # Kubernetes fills an empty object with the defaults of its own fields, so these are not repeated here.
-        own = {name: child["default"] for name, child in schema["properties"].items() if "default" in child}
-        return schema | ({"default": {}} if own else {})
+    if default is not None and "properties" in schema:
+        # Kubernetes checks CEL rules on a default before it fills in what lies below, so the whole is written.
+        default = {name: child["default"] for name, child in schema["properties"].items() if "default" in child}
     return schema | ({"default": default} if default not in (None, [], {}, "") else {})

@@ -14,7 +14,13 @@ _VARIABLE = r"^[a-zA-Z_][a-zA-Z0-9_]*$"
 
 JsonSchema = Annotated[
     dict[str, Any],
-    WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {"type": {"type": "string", "maxLength": 16, "description": "Always object."}},
+            "x-kubernetes-preserve-unknown-fields": True,
+        }
+    ),
     Rule(
         "has(self.type) && self.type == 'object'",
         'must be a JSON schema with type: object, such as {"type": "object", "properties": {}}',
