@@ -2,10 +2,30 @@
 
 import uvicorn
 
-from loam_bedrock_local.app import build
+from loam_bedrock_local.answer import Answerer
+from loam_bedrock_local.app import App
 from loam_bedrock_local.auth import Gate
+from loam_bedrock_local.billing import Meter
+from loam_bedrock_local.cache import PromptCache
+from loam_bedrock_local.embedder import Embedder
+from loam_bedrock_local.engine import Engine
+from loam_bedrock_local.faults import Scenario
+from loam_bedrock_local.invoke import Invoker
 from loam_bedrock_local.settings import Settings
 from loam_shared import logging
+
+
+def build(settings: Settings) -> App:
+    """The application with everything that it needs, the embedding table in memory."""
+    embedder = Embedder()
+    embedder.load()
+    return App(
+        Gate(settings.accept_keys),
+        Scenario.load(settings.scenario_file),
+        Engine(Answerer(embedder), PromptCache()),
+        Invoker(embedder),
+        Meter(),
+    )
 
 
 def main() -> None:
@@ -13,7 +33,7 @@ def main() -> None:
     settings = Settings()
     logging.configure(settings.log_level, service="bedrock-local")
     uvicorn.run(
-        build(Gate(settings.accept_keys)),
+        build(settings),
         host=settings.host,
         port=settings.port,
         access_log=False,

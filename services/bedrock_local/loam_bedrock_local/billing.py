@@ -3,6 +3,8 @@
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 
+from pydantic.alias_generators import to_camel
+
 from loam_bedrock_local.converse import Usage
 
 
@@ -40,8 +42,11 @@ class Meter:
         self._accounts[model_id].output_tokens += output_tokens
 
     def report(self) -> dict[str, dict[str, int]]:
-        """Model id to sums."""
-        return {model_id: asdict(account) for model_id, account in self._accounts.items()}
+        """Model id to sums, as JSON has them."""
+        return {
+            model_id: {to_camel(name): value for name, value in asdict(account).items()}
+            for model_id, account in self._accounts.items()
+        }
 
     def reset(self) -> None:
         """Start from nothing."""

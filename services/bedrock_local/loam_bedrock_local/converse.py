@@ -1,14 +1,15 @@
 """The Converse API: from a request's body to content blocks, and these to one JSON document or a stream of events."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
 from loam_bedrock_local import eventstream, tokens
+from loam_bedrock_local.errors import BedrockError
 from loam_bedrock_local.prompt import Json
 
-_TOKENS_PER_DELTA = 4
+_TOKENS_PER_DELTA = 3
 # Bedrock pads events to hide their lengths from eavesdroppers; clients must ignore the padding.
 _PADDING = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
@@ -29,6 +30,17 @@ class ToolUse:
 
 
 @dataclass(frozen=True, slots=True)
+class Reasoning:
+    """What a model thought before it answered, signed by its provider."""
+
+    text: str
+    signature: str
+
+
+Block = str | ToolUse | Reasoning
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What is billed, in tokens. The cache figures are None for requests that do not use the cache."""
 
@@ -36,10 +48,15 @@ class Usage:
     output: int
     cache_read: int | None = None
     cache_write: int | None = None
+    written_by_ttl: tuple[tuple[str, int], ...] = ()
+
+    def without_output(self) -> "Usage":
+        """What is owed before the first token comes out."""
+        return replace(self, output=0)
 
     def render(self) -> Json:
         """The shape that Converse and its stream's last event carry."""
-        cached = {}
+        cached: Json = {}
         if self.cache_read is not None and self.cache_write is not None:
             cached = {
                 "cacheReadInputTokenCount": self.cache_read,
@@ -47,6 +64,8 @@ class Usage:
                 "cacheWriteInputTokenCount": self.cache_write,
                 "cacheWriteInputTokens": self.cache_write,
             }
+        if self.written_by_ttl:
+            cached["cacheDetails"] = [{"inputTokens": written, "ttl": ttl} for ttl, written in self.written_by_ttl]
         total = self.input + self.output + (self.cache_read or 0) + (self.cache_write or 0)
         return cached | {
             "inputTokens": self.input,
@@ -60,7 +79,7 @@ class Usage:
 class Completion:
     """A finished answer."""
 
-    blocks: tuple[str | ToolUse, ...]
+    blocks: tuple[Block, ...]
     stop_reason: str
     usage: Usage
 
@@ -77,12 +96,6 @@ def document(completion: Completion, latency_ms: int, extras: Json) -> Json:
     }
 
 
-def _block(block: str | ToolUse) -> Json:
-    if isinstance(block, str):
-        return {"text": block}
-    return {"toolUse": {"input": block.input, "name": block.name, "toolUseId": block.id}}
-
-
 def events(completion: Completion) -> Iterator[tuple[bytes, int]]:
     """The answer of ConverseStream up to its messageStop, each event with the output tokens that it brings."""
     yield _event("messageStart", {"role": "assistant"}), 0
@@ -90,9 +103,8 @@ def events(completion: Completion) -> Iterator[tuple[bytes, int]]:
         if isinstance(block, ToolUse):
             start = {"toolUse": {"name": block.name, "toolUseId": block.id}}
             yield _event("contentBlockStart", {"contentBlockIndex": index, "start": start}), tokens.count(block.name)
-        for piece in _pieces(block):
-            delta = {"text": piece} if isinstance(block, str) else {"toolUse": {"input": piece}}
-            yield _event("contentBlockDelta", {"contentBlockIndex": index, "delta": delta}), tokens.count(piece)
+        for delta, output_tokens in _deltas(block):
+            yield _event("contentBlockDelta", {"contentBlockIndex": index, "delta": delta}), output_tokens
         yield _event("contentBlockStop", {"contentBlockIndex": index}), 0
     yield _event("messageStop", {"stopReason": completion.stop_reason}), 0
 
@@ -102,8 +114,44 @@ def metadata_event(completion: Completion, latency_ms: int, extras: Json) -> byt
     return _event("metadata", {"metrics": {"latencyMs": latency_ms}, **extras, "usage": completion.usage.render()})
 
 
-def _pieces(block: str | ToolUse) -> list[str]:
-    return tokens.pieces(block if isinstance(block, str) else block.json, _TOKENS_PER_DELTA)
+def exception_event(error: BedrockError) -> bytes:
+    """An error inside a stream; there its name begins with a small letter."""
+    kind = error.name[0].lower() + error.name[1:]
+    return eventstream.exception(kind, orjson.dumps({"message": error.message}))
+
+
+def output_tokens(block: Block) -> int:
+    """Tokens that a block is billed as; the deltas of its stream come to the same sum."""
+    if isinstance(block, ToolUse):
+        return tokens.count(block.name) + tokens.count(block.json)
+    return tokens.count(block.text if isinstance(block, Reasoning) else block)
+
+
+def _block(block: Block) -> Json:
+    match block:
+        case str():
+            return {"text": block}
+        case ToolUse():
+            return {"toolUse": {"input": block.input, "name": block.name, "toolUseId": block.id}}
+        case Reasoning():
+            return {"reasoningContent": {"reasoningText": {"signature": block.signature, "text": block.text}}}
+
+
+def _deltas(block: Block) -> Iterator[tuple[Json, int]]:
+    """The deltas of a block with their output tokens."""
+    match block:
+        case str():
+            yield from (({"text": piece}, tokens.count(piece)) for piece in _pieces(block))
+        case ToolUse():
+            yield from (({"toolUse": {"input": piece}}, tokens.count(piece)) for piece in _pieces(block.json))
+        case Reasoning():
+            for piece in _pieces(block.text):
+                yield {"reasoningContent": {"text": piece}}, tokens.count(piece)
+            yield {"reasoningContent": {"signature": block.signature}}, 0
+
+
+def _pieces(text: str) -> list[str]:
+    return tokens.pieces(text, _TOKENS_PER_DELTA)
 
 
 def _event(kind: str, payload: Json) -> bytes:

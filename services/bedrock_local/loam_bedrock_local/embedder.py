@@ -57,14 +57,15 @@ def widen(vectors: Vectors, dimensions: int) -> Vectors:
     dot products, norms and cosines are those of the 256 dimensions, so wider ones cost more and find the same.
     """
     copies = dimensions // DIMENSIONS
-    return np.tile(vectors, copies) / np.float32(np.sqrt(copies))
+    wide: Vectors = (np.tile(vectors, copies) / np.sqrt(copies)).astype(np.float32)
+    return wide
 
 
 def normalize(vectors: Vectors) -> Vectors:
     """Rows at length one; a row of zeros stays one."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    result: Vectors = vectors / np.where(norms == 0, 1, norms)
-    return result
+    unit: Vectors = (vectors / np.where(norms == 0, 1, norms)).astype(np.float32)
+    return unit
 
 
 def _packaged(name: str) -> Path:

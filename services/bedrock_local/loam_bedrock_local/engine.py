@@ -1,64 +1,102 @@
 """One Converse request from end to end: checked, answered, cut to its limits, and counted."""
 
+import asyncio
+import hashlib
+from dataclasses import replace
+
 import orjson
 
-from loam_bedrock_local import tokens, validation
+from loam_bedrock_local import tokens, tools, validation
 from loam_bedrock_local.answer import Answerer
-from loam_bedrock_local.converse import Completion, Usage
+from loam_bedrock_local.arguments import Filler
+from loam_bedrock_local.cache import PromptCache
+from loam_bedrock_local.converse import Block, Completion, Reasoning, ToolUse, Usage, output_tokens
 from loam_bedrock_local.models import Model
-from loam_bedrock_local.prompt import Json, Prompt, document_text
+from loam_bedrock_local.prompt import Json, Prompt
 
-_MEDIA_TOKENS = 1600
+# Above this many input tokens an answer takes milliseconds, which streams that are under way should not wait for.
+_LONG_PROMPT_TOKENS = 1000
 
 
 class Engine:
     """Answers Converse requests; whether they are streamed is none of its business."""
 
-    def __init__(self, answerer: Answerer) -> None:
+    def __init__(self, answerer: Answerer, cache: PromptCache) -> None:
         self._answerer = answerer
+        self._cache = cache
 
-    def complete(self, model: Model, body: Json) -> Completion:
-        """The answer to `body`.
+    async def complete(self, model: Model, body: Json, scripted: str | None = None) -> Completion:
+        """The answer to `body`, its text `scripted` where that is given.
 
         Raises:
             ValidationError: Bedrock would refuse it.
+            AccessDeniedError: it asks for a prompt cache that the model has not.
         """
         validation.check(model, body)
+        usage = self._cache.usage(model, body)
         prompt = Prompt(body)
-        text = self._answerer.answer(prompt)
-        return _limited(text, body.get("inferenceConfig") or {}, Usage(input_tokens(body), 0))
+        if scripted is not None:
+            return _limited([scripted], "end_turn", prompt, usage)
+        if usage.input < _LONG_PROMPT_TOKENS:
+            blocks, stop_reason = self._blocks(model, prompt)
+        else:
+            blocks, stop_reason = await asyncio.to_thread(self._blocks, model, prompt)
+        return _limited(blocks, stop_reason, prompt, usage)
+
+    def _blocks(self, model: Model, prompt: Prompt) -> tuple[list[Block], str]:
+        """The whole answer, and why it ends."""
+        thoughts: list[Block] = [_thought(prompt)] if model.provider == "anthropic" and prompt.thinks else []
+        if tool := tools.choose(prompt):
+            call = ToolUse(_tool_use_id(prompt), tool.name, Filler(prompt.told).fill(tool.schema))
+            return [*thoughts, call], "tool_use"
+        if prompt.output_schema is not None:
+            return [*thoughts, orjson.dumps(Filler(prompt.told).fill(prompt.output_schema)).decode()], "end_turn"
+        return [*thoughts, self._answerer.answer(prompt)], "end_turn"
 
 
-def _limited(text: str, config: Json, usage: Usage) -> Completion:
-    stop_reason = "end_turn"
-    ends = [(text.index(stop), stop) for stop in config.get("stopSequences") or () if stop and stop in text]
-    if ends:
-        text, stop_reason = text[: min(ends)[0]], "stop_sequence"
-    limit = config.get("maxTokens")
-    if limit is not None and len(cut := tokens.truncate(text, limit)) < len(text):
-        text, stop_reason = cut, "max_tokens"
-    return Completion((text,), stop_reason, Usage(usage.input, tokens.count(text)))
+def _limited(blocks: list[Block], stop_reason: str, prompt: Prompt, usage: Usage) -> Completion:
+    """`blocks` up to the first stop sequence and the limit of tokens."""
+    kept: list[Block] = []
+    left = prompt.max_tokens
+    for block in blocks:
+        ended = _stopped(block, prompt.stop_sequences)
+        cut = ended if left is None else _cut(ended, left)
+        kept.append(cut)
+        if cut != ended:
+            stop_reason = "max_tokens"
+            break
+        if ended != block:
+            stop_reason = "stop_sequence"
+            break
+        left = None if left is None else left - output_tokens(block)
+    return Completion(tuple(kept), stop_reason, replace(usage, output=sum(map(output_tokens, kept))))
 
 
-def input_tokens(body: Json) -> int:
-    """Tokens of a whole request: system, messages and tools. Never more than the bytes of its texts and JSON."""
-    blocks = [*(body.get("system") or ()), *(block for message in body["messages"] for block in message["content"])]
-    tools = (body.get("toolConfig") or {}).get("tools") or ()
-    return sum(map(block_tokens, blocks)) + sum(tokens.count(orjson.dumps(tool).decode()) for tool in tools)
+def _stopped(block: Block, stop_sequences: list[str]) -> Block:
+    if not isinstance(block, str):
+        return block
+    return block[: min((block.index(stop) for stop in stop_sequences if stop in block), default=len(block))]
 
 
-def block_tokens(block: Json) -> int:
-    """Tokens of one content block. An image, a video or an unreadable document counts at most its bytes."""
-    if "text" in block:
-        return tokens.count(block["text"])
-    if "toolResult" in block:
-        return sum(map(block_tokens, block["toolResult"].get("content", ())))
-    if "document" in block:
-        return tokens.count(document_text(block["document"])) or _media_tokens(block["document"])
-    media = next((block[kind] for kind in ("image", "video", "audio") if kind in block), None)
-    return tokens.count(orjson.dumps(block).decode()) if media is None else _media_tokens(media)
+def _cut(block: Block, limit: int) -> Block:
+    """`block` in at most `limit` tokens; a tool's input that was cut is no JSON any more."""
+    if output_tokens(block) <= limit:
+        return block
+    match block:
+        case str():
+            return tokens.truncate(block, limit)
+        case Reasoning():
+            return replace(block, text=tokens.truncate(block.text, limit))
+        case ToolUse():
+            room = max(0, limit - tokens.count(block.name))
+            return replace(block, input={}, partial=tokens.truncate(block.json, room))
 
 
-def _media_tokens(media: Json) -> int:
-    encoded = (media.get("source") or {}).get("bytes", "")
-    return min(_MEDIA_TOKENS, len(encoded) * 3 // 4)
+def _thought(prompt: Prompt) -> Reasoning:
+    text = f"The question is: {prompt.question} I look for the sentences of the prompt that answer it."
+    return Reasoning(text, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _tool_use_id(prompt: Prompt) -> str:
+    """An id like Bedrock's, the same for the same conversation."""
+    return f"tooluse_{hashlib.sha256(orjson.dumps(prompt.messages)).hexdigest()[:22]}"

@@ -50,7 +50,8 @@ class Invoker:
         counted = tokens.count(text)
         if counted > _TITAN_TOKENS:
             raise ValidationError(
-                f"400 Bad Request: Too many input tokens. Max input tokens: {_TITAN_TOKENS}, request input token count: {counted}"
+                f"400 Bad Request: Too many input tokens. Max input tokens: {_TITAN_TOKENS}, "
+                f"request input token count: {counted}"
             )
         vector = self._vectors([text], dimensions, unit=body.get("normalize", True))[0]
         kinds = body.get("embeddingTypes") or ["float"]

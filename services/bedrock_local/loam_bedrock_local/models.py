@@ -64,7 +64,8 @@ def resolve(model_id: str) -> Model:
     name = _PROFILE.sub("", arn["name"] if arn else model_id, count=1)
     if _RETIRED.fullmatch(name):
         raise ResourceNotFoundError(
-            "This model version has reached the end of its life. Please refer to the AWS documentation for more details."
+            "This model version has reached the end of its life. "
+            "Please refer to the AWS documentation for more details."
         )
     for pattern, kind in _FAMILIES:
         if pattern.fullmatch(name):

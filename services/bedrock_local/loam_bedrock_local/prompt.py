@@ -87,6 +87,37 @@ class Prompt:
         return ("[", "]") if asked else None
 
     @cached_property
+    def told(self) -> str:
+        """What arguments may be taken from: the question, and what tools have answered to it."""
+        return "\n".join([self.question, *self.tool_results])
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model is asked to reason first."""
+        thinking = (self.body.get("additionalModelRequestFields") or {}).get("thinking") or {}
+        return thinking.get("type") in ("enabled", "adaptive")
+
+    @property
+    def output_schema(self) -> Json | None:
+        """The JSON schema that the text of the answer has to follow, if any."""
+        text_format = (self.body.get("outputConfig") or {}).get("textFormat")
+        if not text_format:
+            return None
+        schema: Json = orjson.loads(text_format["structure"]["jsonSchema"]["schema"])
+        return schema
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The most tokens that the answer may have."""
+        limit: int | None = (self.body.get("inferenceConfig") or {}).get("maxTokens")
+        return limit
+
+    @property
+    def stop_sequences(self) -> list[str]:
+        """Strings before which the answer ends."""
+        return [stop for stop in (self.body.get("inferenceConfig") or {}).get("stopSequences") or () if stop]
+
+    @cached_property
     def tools(self) -> tuple[Tool, ...]:
         """The tools on offer."""
         specs = [
@@ -106,7 +137,7 @@ class Prompt:
     @cached_property
     def tools_called(self) -> frozenset[str]:
         """Names of the tools that were called since the user last spoke."""
-        names = set()
+        names: set[str] = set()
         for message in reversed(self.messages):
             blocks = message["content"]
             if message["role"] == "user" and not any("toolResult" in block for block in blocks):

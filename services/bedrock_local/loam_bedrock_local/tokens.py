@@ -25,7 +25,11 @@ def truncate(text: str, limit: int) -> str:
 
 
 def pieces(text: str, size: int) -> list[str]:
-    """`text` cut into pieces of `size` tokens; joined, they give `text` again."""
-    starts = [match.start() for match in islice(_TOKEN.finditer(text), 0, None, size)]
-    edges = [0, *starts[1:], len(text)]
-    return [text[left:right] for left, right in pairwise(edges) if right > left]
+    """`text` in pieces of `size` tokens or a few more, cut before words; joined, they give `text` again."""
+    edges, held, previous_end = [0], 0, 0
+    for match in _TOKEN.finditer(text):
+        if held >= 4 * size or (held >= size and match.start() > previous_end):
+            edges.append(previous_end)
+            held = 0
+        held, previous_end = held + 1, match.end()
+    return [text[left:right] for left, right in pairwise([*edges, len(text)]) if right > left]

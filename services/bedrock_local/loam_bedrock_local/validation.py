@@ -48,7 +48,7 @@ def _check_content(index: int, content: Any) -> None:
     for position, block in enumerate(content):
         if not isinstance(block, dict):
             raise ValidationError(f"Malformed ContentBlock at messages.{index}.content.{position}.")
-        if "text" in block and not str(block["text"]).strip():
+        if block.get("text") == "":
             raise ValidationError(
                 f"The text field in the ContentBlock object at messages.{index}.content.{position} is blank. "
                 "Add text to the text field, and try again."
@@ -60,16 +60,18 @@ def _check_tools(body: Json) -> None:
     for index, message in enumerate(body["messages"]):
         used = [block for block in message["content"] if _TOOL_BLOCKS & block.keys()]
         results = {block["toolResult"].get("toolUseId") for block in used if "toolResult" in block}
-        if results - expected:
+        if message["role"] == "user" and results - expected:
             raise ValidationError(
-                f"The number of toolResult blocks at messages.{index}.content exceeds the number of toolUse blocks of previous turn."
+                f"The number of toolResult blocks at messages.{index}.content "
+                "exceeds the number of toolUse blocks of previous turn."
             )
         if expected - results and message["role"] == "user":
             raise ValidationError(
                 f"Expected toolResult blocks at messages.{index}.content for the following Ids: "
                 f"{', '.join(sorted(expected - results))}"
             )
-        expected = {block["toolUse"]["toolUseId"] for block in used if "toolUse" in block}
+        # Tools that the model runs by itself have their results in the same message.
+        expected = {block["toolUse"]["toolUseId"] for block in used if "toolUse" in block} - results
     if expected and "toolConfig" not in body:
         raise ValidationError("The toolConfig field must be defined when using toolUse and toolResult content blocks.")
 
@@ -86,6 +88,6 @@ def _check_inference(model: Model, config: Json) -> None:
                 ("greater", lowest) if isinstance(value, int | float) and value < lowest else ("less", highest)
             )
             raise ValidationError(
-                f"1 validation error detected: Value '{value}' at 'inferenceConfig.{name}' failed to satisfy constraint: "
-                f"Member must have value {relation} than or equal to {limit}"
+                f"1 validation error detected: Value '{value}' at 'inferenceConfig.{name}' "
+                f"failed to satisfy constraint: Member must have value {relation} than or equal to {limit}"
             )
