@@ -19,7 +19,7 @@ _HEADER = "# Generated from operator/loam_operator/api by `python -m loam_operat
 class _Dumper(yaml.SafeDumper):
     """Writes repeated parts out in full: a CRD is read by people and by tools that know no anchors."""
 
-    def ignore_aliases(self, data: object) -> bool:
+    def ignore_aliases(self, _data: object) -> bool:
         return True
 
 

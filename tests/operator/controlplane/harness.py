@@ -1,4 +1,4 @@
-"""A real Kubernetes control plane on loopback: etcd, kube-apiserver, kube-controller-manager. No node, so no pods run."""
+"""A real Kubernetes control plane on loopback: etcd, kube-apiserver, kube-controller-manager. No node, so no pods."""
 
 import json
 import socket
