@@ -14,8 +14,9 @@ from loam_bedrock_local.prompt import Prompt, Source
 from loam_bedrock_local.words import sentences, terms
 
 NOT_FOUND = "I could not find an answer to that in the sources."
-# Chosen on 300 questions, each with one passage that answers it among four that do not: at this threshold 85 % of the
-# questions are answered, and 85 % of those whose passage was left out are declined.
+# Chosen on 300 questions about finance, medicine, politics and history, each with one passage that answers it among
+# four of the same document that do not: 88 % of the answers cite the right passage and 10 % of the questions are
+# declined; with the right passage left out, 82 % are.
 _LEAST_SCORE = 0.3
 _NEAR_TOP = 0.75
 _MOST_SENTENCES = 3
@@ -45,13 +46,14 @@ class Answerer:
 
     def answer(self, prompt: Prompt) -> str:
         """The best answer that the prompt itself holds, or an honest word that it holds none."""
-        pool = [candidate for source in prompt.sources for candidate in _candidates(source)]
-        if not pool:
-            return _without_sources(prompt)
-        best = self._best(prompt, pool)
+        passages = (*prompt.sources, *(() if prompt.tool_results else prompt.remarks))
+        pool = [candidate for source in passages for candidate in _candidates(source)]
+        best = self._best(prompt, pool) if pool else []
         if best:
             return _quotes(best, prompt.citation)
-        return "\n".join(prompt.tool_results) or NOT_FOUND
+        if prompt.tool_results:
+            return "\n".join(prompt.tool_results)
+        return NOT_FOUND if prompt.sources or prompt.citation else _without_sources(prompt)
 
     def _best(self, prompt: Prompt, pool: list[Candidate]) -> list[Candidate]:
         scores = self._scores(prompt, pool)

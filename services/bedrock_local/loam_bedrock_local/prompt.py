@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 
+from loam_bedrock_local.words import sentences
+
 Json = dict[str, Any]
 
 _FENCE = re.compile(
@@ -21,6 +23,11 @@ _QUESTION_LABEL = re.compile(r"(?:^|\n)\s*(?:user'?s? )?(?:question|query)\s*:\s
 _CONTEXT_LABEL = re.compile(r"(?:^|\n)\s*(?:context|sources|documents|passages|text|article)\s*:\s*", re.IGNORECASE)
 _CITATION = re.compile(
     r"([\[(【])\s*(?:\d{1,3}|n|i|id|#|number|source(?:[ _-]?(?:id|number))?)\s*([\])】])", re.IGNORECASE
+)
+# A sentence that tells the model what to do says nothing to answer with.
+_INSTRUCTION = re.compile(
+    r"\b(?:you|your)\b|^(?:answer|use|never|always|do|don't|if|be|cite|reply|respond|please|only|keep|generate|write|say)\b",
+    re.IGNORECASE,
 )
 _READABLE = {"txt", "md", "html", "csv"}
 
@@ -71,11 +78,19 @@ class Prompt:
 
     @cached_property
     def sources(self) -> tuple[Source, ...]:
-        """Every passage of the prompt: fenced ones, documents, search results, tool results, and labelled context."""
-        texts = [self.system, *self._user_texts]
-        fenced = [source for text in texts for source in _fenced(text)]
-        plain = [Source(None, context) for text in self._user_texts if (context := _split_question(text)[0])]
-        return (*fenced, *self._attached(), *plain)
+        """The passages to answer from: what tools have just answered, else what is fenced or attached anywhere."""
+        if self.tool_results:
+            return tuple(source for text in self.tool_results for source in _passages(text))
+        fenced = (source for text in (self.system, *self._user_texts) for source in _fenced(text))
+        return (*fenced, *self._attached())
+
+    @cached_property
+    def remarks(self) -> tuple[Source, ...]:
+        """What is said outside of sources: facts in the system prompt, context before a question, earlier turns."""
+        system = " ".join(s.text for s in sentences(_FENCE.sub("\n", self.system)) if not _INSTRUCTION.search(s.text))
+        earlier = (_FENCE.sub("\n", text) for text in self._user_texts[:-1])
+        context = (_split_question(text)[0] for text in self._user_texts[-1:])
+        return tuple(Source(None, text) for text in (system, *earlier, *context) if text)
 
     @cached_property
     def citation(self) -> tuple[str, str] | None:
@@ -157,15 +172,13 @@ class Prompt:
         return [text for text in texts if text.strip()]
 
     def _attached(self) -> Iterator[Source]:
-        for message in self.messages:
-            for block in message["content"]:
-                if "document" in block:
-                    yield Source(block["document"].get("name"), document_text(block["document"]))
-                elif "searchResult" in block:
-                    result = block["searchResult"]
-                    yield Source(result.get("source"), "\n".join(_texts(result.get("content", ()))))
-                elif "toolResult" in block:
-                    yield from (Source(None, text) for text in _result_texts(block["toolResult"]))
+        for block in (block for message in self.messages for block in message["content"]):
+            if "document" in block:
+                yield Source(block["document"].get("name"), document_text(block["document"]))
+            elif "searchResult" in block:
+                yield Source(block["searchResult"].get("source"), "\n".join(_texts(block["searchResult"]["content"])))
+            elif "toolResult" in block:
+                yield from (source for text in _result_texts(block["toolResult"]) for source in _passages(text))
 
 
 def document_text(document: Json) -> str:
@@ -186,19 +199,37 @@ def _texts(blocks: Any) -> list[str]:
 
 
 def _result_texts(result: Json) -> Iterator[str]:
-    for content in result.get("content", ()):
+    for content in result.get("content") or ():
         if "text" in content:
             yield content["text"]
         elif "json" in content:
-            yield orjson.dumps(content["json"]).decode()
+            yield "\n".join(_lines(content["json"]))
         elif "document" in content:
             yield document_text(content["document"])
+
+
+def _lines(value: Any, name: str = "") -> Iterator[str]:
+    """JSON as lines that can be quoted: ``city: Paris``."""
+    if isinstance(value, dict):
+        for key, member in value.items():
+            yield from _lines(member, f"{name} {key}".strip())
+    elif isinstance(value, list):
+        for member in value:
+            yield from _lines(member, name)
+    else:
+        yield f"{name}: {value}" if name else str(value)
 
 
 def _fenced(text: str) -> Iterator[Source]:
     for match in _FENCE.finditer(text):
         found = _ID.search(match["attributes"])
         yield Source(found[1] if found else None, match["text"].strip())
+
+
+def _passages(text: str) -> list[Source]:
+    """The fenced passages of a text, and what stands outside of them as one more."""
+    rest = _FENCE.sub("\n", text).strip()
+    return [*_fenced(text), *([Source(None, rest)] if rest else [])]
 
 
 def _split_question(text: str) -> tuple[str, str]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 _EDGE = re.compile(
     r"(?<=[.!?])(?<!\b[A-Za-z]\.)(?<!\b(?:Mr|Ms|Dr|St|No|vs)\.)(?<!\b(?:Mrs|etc)\.)[\"')\]]*\s+|\s*\n+\s*|(?<=[.!?])[\"')\]]+\s+"
 )
+# A long line that ends in the middle of a sentence was wrapped by an editor.
+_WRAP = re.compile(r"(?<=[^\n]{60})(?<![.!?:;|])\n(?![\n#|>*\u2022+-]|\d+[.)])")
 _BULLET = re.compile(r"^(?:[-*•+>]|\d{1,2}[.)])\s+")
 _TITLE = re.compile(r"#{1,6}\s+(.*?)\s*#*|(.*\?)|\*\*([^*]+)\*\*:?")
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
@@ -33,8 +35,8 @@ class Sentence:
 def sentences(text: str) -> list[Sentence]:
     """`text` cut into sentences, list items and lines. Headings and questions go with what stands under them."""
     found, heading = [], ""
-    for part in _EDGE.split(text):
-        line = _BULLET.sub("", part.strip())
+    for part in _EDGE.split(_WRAP.sub(" ", text)):
+        line = _BULLET.sub("", part.strip().strip("|").strip())
         if titled := _TITLE.fullmatch(line):
             heading = next(title for title in titled.groups() if title is not None)
         elif _WORD.search(line):
