@@ -1,36 +1,29 @@
-"""Judges manifests where there is no API server, in the API server's words."""
+"""Judges manifests where there is no API server, by the same rules and in the same words.
 
-import json
+One difference is left: rules between fields are looked at once each field is right by itself, so a manifest with
+several mistakes may need a second look.
+"""
+
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from loam_operator.api.base import API_VERSION, Resource
+from loam_operator.api.schema import structural
 from loam_operator.api.v1alpha1 import KINDS
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with one field: its path, such as ``spec.sources[0].s3``, and a sentence with the mend."""
-
-    field: str
-    sentence: str
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.sentence}"
+from loam_operator.api.wording import Problem, invalid, problems
 
 
 class InvalidManifestError(Exception):
     """The manifest is refused; `problems` says why."""
 
-    def __init__(self, about: str, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
-        lines = [str(problem) for problem in self.problems]
-        listed = lines[0] if len(lines) == 1 else "\n".join(["", *(f"* {line}" for line in lines)])
-        super().__init__(f"{about} is invalid: {listed}")
+    def __init__(self, about: str, found: Sequence[Problem]) -> None:
+        self.problems = tuple(found)
+        lines = [str(problem) for problem in found]
+        listed = f" {lines[0]}" if len(lines) == 1 else "".join(f"\n* {line}" for line in lines)
+        super().__init__(f"{about} is invalid:{listed}")
 
 
 def admit(manifest: Mapping[str, Any], previous: Resource | None = None) -> Resource:
@@ -42,20 +35,30 @@ def admit(manifest: Mapping[str, Any], previous: Resource | None = None) -> Reso
     if kind is None or manifest.get("apiVersion") != API_VERSION:
         raise InvalidManifestError(_about(manifest), [_unknown_kind(manifest)])
     try:
-        resource = kind.model_validate(manifest, by_alias=True, by_name=False)
+        resource = kind.model_validate(_without_nulls(manifest), by_alias=True, by_name=False)
     except ValidationError as error:
-        problems = [problem for detail in error.errors() for problem in _problems(detail)]
-        raise InvalidManifestError(_about(manifest), problems) from error
-    if problems := list(_changes_refused(previous, resource)):
-        raise InvalidManifestError(_about(manifest), problems)
+        found = [problem for detail in error.errors() for problem in problems(detail, _schema(kind))]
+        raise InvalidManifestError(_about(manifest), found) from error
+    if refused := list(_refused_changes(previous, resource)):
+        raise InvalidManifestError(_about(manifest), refused)
     return resource
+
+
+_schema = cache(structural)
+
+
+def _without_nulls(value: Any) -> Any:
+    """A field that is null counts as left out, as with the API server."""
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(child) for key, child in value.items() if child is not None}
+    return [_without_nulls(child) for child in value] if isinstance(value, list) else value
 
 
 def _about(manifest: Mapping[str, Any]) -> str:
     kind = KINDS.get(str(manifest.get("kind")))
     metadata = manifest.get("metadata")
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
-    return f'{kind.definition.qualified_kind if kind else manifest.get("kind")} "{name}"'
+    return f'{kind.definition.qualified_kind if kind else manifest.get("kind")} "{name or ""}"'
 
 
 def _unknown_kind(manifest: Mapping[str, Any]) -> Problem:
@@ -63,46 +66,10 @@ def _unknown_kind(manifest: Mapping[str, Any]) -> Problem:
     return Problem("kind", f"no matches for {named}; Loam's kinds are {', '.join(KINDS)} of {API_VERSION}")
 
 
-def _changes_refused(previous: Resource | None, resource: Resource) -> Iterator[Problem]:
+def _refused_changes(previous: Resource | None, resource: Resource) -> Iterator[Problem]:
     """Broken transitions of the spec, where the previous object is of the same kind."""
     if not isinstance(previous, type(resource)):
         return
-    old, new = previous.spec, resource.spec
-    for transition in new.transitions:
-        if not transition.holds(new, old):
-            yield Problem(f"spec.{transition.field}", _invalid(getattr(new, transition.field), transition.message))
-
-
-def _problems(detail: ErrorDetails) -> Iterator[Problem]:
-    """One error of pydantic in the words that the API server has for it."""
-    path, value, context = _path(detail["loc"]), detail["input"], detail.get("ctx", {})
-    match detail["type"]:
-        case "rules":
-            for field, message in context["broken"]:
-                yield Problem(".".join(filter(None, (path, field))), _invalid(value, message))
-        case "duplicate":
-            yield Problem(f"{path}[{context['index']}]", f"Duplicate value: {_shown(context['value'])}")
-        case "missing":
-            yield Problem(path, "Required value")
-        case "extra_forbidden":
-            yield Problem(path, "unknown field")
-        case "literal_error":
-            yield Problem(path, f"Unsupported value: {_shown(value)}: supported values: {context['expected']}")
-        case _:
-            yield Problem(path, _invalid(value, detail["msg"]))
-
-
-def _path(location: Sequence[str | int]) -> str:
-    """The field as the API server writes it: ``spec.sources[0].s3``."""
-    path = ""
-    for step in location:
-        path += f"[{step}]" if isinstance(step, int) else f".{step}"
-    return path.removeprefix(".")
-
-
-def _invalid(value: Any, message: str) -> str:
-    return f"Invalid value: {_shown(value)}: {message}"
-
-
-def _shown(value: Any) -> str:
-    return json.dumps(value, default=str, ensure_ascii=False)
+    for transition in resource.spec.transitions:
+        if not transition.holds(resource.spec, previous.spec):
+            yield Problem(f"spec.{transition.field}", invalid("", transition.message))

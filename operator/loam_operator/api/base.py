@@ -1,5 +1,6 @@
 """What every kind is made of: nodes that refuse what is unknown, metadata, and a resource with its definition."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -56,12 +57,21 @@ class Node(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+_SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+_NAMED = Rule(
+    f"self.matches('^{_SUBDOMAIN}$')",
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and "
+    "end with an alphanumeric character",
+    lambda name: re.fullmatch(_SUBDOMAIN, name) is not None,
+)
+
+
 class ObjectMeta(BaseModel):
-    """The part of an object's metadata that Loam looks at."""
+    """The part of an object's metadata that Loam looks at. Kubernetes itself knows the rest, and judges it."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
 
-    name: str
+    name: Annotated[str, Field(max_length=253), _NAMED]
     namespace: str | None = None
     uid: str = ""
     generation: int = 0

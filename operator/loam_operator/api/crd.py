@@ -11,7 +11,8 @@ _GENERAL = {
         "description": f"The version of the API that this manifest is written for: {GROUP}/{VERSION}.",
     },
     "kind": {"type": "string", "description": "The kind of the object."},
-    "metadata": {"type": "object"},
+    # The name is declared only so that rules may point at it.
+    "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
 }
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from loam_operator.api.base import Condition, Node
 from loam_operator.api.rules import Rule, Unique, matching
@@ -68,8 +69,10 @@ Provider = Literal["Bedrock", "OpenAI", "Anthropic"]
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
 
 
-def _quantity_text(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+def _quantity_text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise PydanticCustomError("int_or_string_type", "must be a number or a text")
+    return str(value)
 
 
 Quantity = Annotated[

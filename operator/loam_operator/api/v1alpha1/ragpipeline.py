@@ -249,9 +249,9 @@ class RagPipeline(Resource):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             f"self.metadata.name.matches(r'{_NAME}') && self.metadata.name.size() <= 40",
-            'metadata.name must be at most 40 lower-case letters, digits and "-", the first a letter, '
-            "because it names Services",
+            'must be at most 40 lower-case letters, digits and "-", the first a letter, because it names Services',
             lambda pipeline: len(pipeline.metadata.name) <= 40 and bool(re.fullmatch(_NAME, pipeline.metadata.name)),
+            field="metadata.name",
         ),
     )
 

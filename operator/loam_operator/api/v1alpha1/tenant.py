@@ -220,14 +220,16 @@ class Tenant(Resource):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             f"self.metadata.name.matches(r'{_NAME}') && self.metadata.name.size() <= 50",
-            'metadata.name must be at most 50 lower-case letters, digits and "-", because it names the namespace',
+            'must be at most 50 lower-case letters, digits and "-", because it names the namespace',
             lambda tenant: len(tenant.metadata.name) <= 50 and bool(re.fullmatch(_NAME, tenant.metadata.name)),
+            field="metadata.name",
         ),
         Rule(
             "!(self.metadata.name == 'default' || self.metadata.name.startsWith('kube-') "
             "|| self.metadata.name.startsWith('loam-'))",
-            'metadata.name must not be "default" or begin with "kube-" or "loam-": those namespaces are reserved',
+            'must not be "default" or begin with "kube-" or "loam-": those namespaces are reserved',
             lambda tenant: _is_not_reserved(tenant.metadata.name),
+            field="metadata.name",
         ),
     )
 
