@@ -3,16 +3,31 @@
 Routes say what they need in their signature: ``caller: Annotated[Principal, Depends(caller_with("rag:query"))]``.
 """
 
+import hmac
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
+from joserfc.jwk import KeySet
 
-from loam_gateway.directory.model import Principal
-from loam_gateway.state import Deps
+from loam_gateway.directory.model import Principal, Tenant
+from loam_gateway.state import Deps, State
+from loam_shared.credentials import KEY_PREFIX, InvalidCallerTokenError, hash_api_key, verify_caller
 from loam_shared.errors import ForbiddenError, InvalidApiKeyError
 
-Authenticator = Callable[[Request, Deps], Awaitable[Principal]]
+SCOPES = frozenset(
+    {
+        "ai:complete",
+        "ai:embed",
+        "rag:query",
+        "rag:write",
+        "agent:run",
+        "agent:approve",
+        "usage:read",
+        "budget:write",
+        "keys:write",
+    }
+)
 
 
 async def public_caller(request: Request, deps: Deps) -> Principal:
@@ -21,12 +36,23 @@ async def public_caller(request: Request, deps: Deps) -> Principal:
     Raises InvalidApiKeyError for a key that is unknown, expired, revoked or a workload's, and ForbiddenError for a
     suspended tenant.
     """
-    raise InvalidApiKeyError("no API key was given; send it as Authorization: Bearer …")
+    caller = await _owner(_bearer(request, "an API key"), deps)
+    if caller.workload is not None:
+        raise InvalidApiKeyError("this key belongs to a pipeline's own pods and opens the internal listener only")
+    return caller
 
 
 async def internal_caller(request: Request, deps: Deps) -> Principal:
     """The caller in a caller token, or the workload whose key it is. Raises InvalidApiKeyError, ForbiddenError."""
-    raise InvalidApiKeyError("no credential was given; send a caller token or a workload's key")
+    credential = _bearer(request, "a caller token or a workload's key")
+    if not credential.startswith(KEY_PREFIX):
+        caller = _token_bearer(credential, deps)
+        await tenant_of(caller, deps)
+        return caller
+    caller = await _owner(credential, deps)
+    if caller.workload is None:
+        raise InvalidApiKeyError("the internal listener takes caller tokens and workloads' keys, no API keys")
+    return caller
 
 
 async def workload(caller: Annotated[Principal, Depends(internal_caller)], name: str) -> Principal:
@@ -38,16 +64,60 @@ async def workload(caller: Annotated[Principal, Depends(internal_caller)], name:
 
 async def operator(request: Request, deps: Deps) -> None:
     """Lets the operator pass, by the admin token. Raises InvalidApiKeyError."""
-    raise InvalidApiKeyError("the admin API needs the admin token as Authorization: Bearer …")
+    if not hmac.compare_digest(_bearer(request, "the admin token").encode(), deps.admin_token):
+        raise InvalidApiKeyError("this is not the admin token")
 
 
-def caller_with(scope: str) -> Authenticator:
-    """A dependency that gives the public caller if its key has `scope`. Raises ForbiddenError that names the scope."""
+def caller_with(*scopes: str) -> Callable[[Request, Deps], Awaitable[Principal]]:
+    """A dependency that gives the public caller if its key has all `scopes`. Raises ForbiddenError that names one."""
 
     async def scoped(request: Request, deps: Deps) -> Principal:
         caller = await public_caller(request, deps)
-        if scope not in caller.scopes:
-            raise ForbiddenError(f'this key lacks the scope "{scope}"')
+        for scope in scopes:
+            if scope not in caller.scopes:
+                raise ForbiddenError(f'this key lacks the scope "{scope}"')
         return caller
 
     return scoped
+
+
+async def tenant_of(caller: Principal, deps: State) -> Tenant:
+    """The caller's tenant. Raises ForbiddenError when it is suspended, InvalidApiKeyError when it is gone."""
+    tenant = await deps.directory.tenant(caller.tenant)
+    if tenant is None:
+        raise InvalidApiKeyError("the tenant of this credential is gone")
+    if tenant.suspended:
+        raise ForbiddenError(f"the tenant {tenant.name} is suspended")
+    return tenant
+
+
+def _bearer(request: Request, what: str) -> str:
+    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not credential:
+        raise InvalidApiKeyError(f"send {what} as Authorization: Bearer …")
+    return credential.strip()
+
+
+async def _owner(key: str, deps: State) -> Principal:
+    caller = await deps.directory.principal(hash_api_key(key))
+    if caller is None:
+        raise InvalidApiKeyError("the API key is unknown, expired or revoked")
+    await tenant_of(caller, deps)
+    return caller
+
+
+def _token_bearer(token: str, deps: State) -> Principal:
+    try:
+        caller = verify_caller(token, keys=KeySet([deps.signing_key]))
+    except InvalidCallerTokenError as error:
+        raise InvalidApiKeyError(str(error)) from error
+    return Principal(
+        tenant=caller.tenant,
+        key_id=caller.key_id,
+        user=caller.user,
+        scopes=frozenset(caller.scopes),
+        root_request_id=caller.request_id,
+        pipeline=caller.pipeline,
+        agent=caller.agent,
+        run=caller.run,
+    )

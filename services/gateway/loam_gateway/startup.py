@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TypeAlias
 
 import asyncpg
 import orjson
@@ -12,13 +13,22 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
 from loam_gateway import storage
-from loam_gateway.pipelines import room
+from loam_gateway.adapters import postgres
+from loam_gateway.adapters.bedrock import Bedrock
+from loam_gateway.adapters.redis import RateLimits
+from loam_gateway.directory import cache as directory
+from loam_gateway.ledger import Ledger
+from loam_gateway.metering.providers import Provider
+from loam_gateway.pipelines import room as pipelines
 from loam_gateway.settings import Settings
 from loam_gateway.state import Runtime, State
 from loam_gateway.vault import Vault, VaultError
 
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
 _log = structlog.get_logger()
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+_DEFAULT_REGION = "us-east-1"
 
 
 class StartupError(Exception):
@@ -31,37 +41,54 @@ async def connected(runtime: Runtime, stop: asyncio.Event) -> AsyncIterator[None
 
     Raises StartupError when a dependency does not come up within `startup_timeout`; leaves early when `stop` is set.
     """
+    secrets = _Secrets(runtime.settings)
     async with contextlib.AsyncExitStack() as stack:
-        runtime.state = await _open(runtime, stop, stack)
-        _log.info("ready", public=runtime.settings.public_port)
+        pool = await _pool_when_up(runtime, stop)
+        if pool is not None:
+            stack.push_async_callback(pool.close)
+            runtime.state = await _opened(runtime, secrets, pool, stack)
+            _log.info("ready", host=runtime.settings.host, port=runtime.settings.public_port)
         try:
             yield
         finally:
             runtime.state, runtime.reason = None, "it is shutting down"
 
 
-async def _open(runtime: Runtime, stop: asyncio.Event, stack: contextlib.AsyncExitStack) -> State | None:
-    settings = runtime.settings
-    vault, signing_key = _secrets(settings)
-    pool = await _pool_when_up(runtime, stop)
-    if pool is None:
-        return None
-    stack.push_async_callback(pool.close)
-    place = await stack.enter_async_context(storage.opened(settings, pool, vault))
-    pipelines = await stack.enter_async_context(room.opened(settings.database_url, pool, place, signing_key))
-    return State(settings=settings, pool=pool, vault=vault, signing_key=signing_key, storage=place, pipelines=pipelines)
+async def _opened(runtime: Runtime, secrets: "_Secrets", pool: Pool, stack: contextlib.AsyncExitStack) -> State:
+    settings, metrics, enter = runtime.settings, runtime.metrics, stack.enter_async_context
+    bedrock = await enter(
+        Bedrock.open(connect_timeout=settings.provider_connect_timeout, read_timeout=settings.provider_read_timeout)
+    )
+    ledger = Ledger(pool)
+    await ledger.start()
+    stack.push_async_callback(ledger.close)
+    store = await enter(storage.opened(settings, pool, secrets.vault))
+    return State(
+        settings=settings,
+        pool=pool,
+        vault=secrets.vault,
+        signing_key=secrets.signing_key,
+        admin_token=secrets.admin_token,
+        directory=await enter(directory.opened(pool, settings.database_url)),
+        ledger=ledger,
+        limits=await enter(RateLimits.open(settings.redis_url)),
+        provider=Provider(bedrock, metrics, bedrock.default_region() or _DEFAULT_REGION),
+        storage=store,
+        pipelines=await enter(pipelines.opened(settings.database_url, pool, store, secrets.signing_key)),
+        metrics=metrics,
+    )
 
 
-async def _pool_when_up(runtime: Runtime, stop: asyncio.Event) -> "asyncpg.Pool[asyncpg.Record] | None":
-    loop = asyncio.get_running_loop()
-    deadline, pause = loop.time() + runtime.settings.startup_timeout, _FIRST_PAUSE
+async def _pool_when_up(runtime: Runtime, stop: asyncio.Event) -> "Pool | None":
+    loop, settings = asyncio.get_running_loop(), runtime.settings
+    deadline, pause = loop.time() + settings.startup_timeout, _FIRST_PAUSE
     while not stop.is_set():
         try:
-            return await asyncpg.create_pool(runtime.settings.database_url, timeout=5)
+            return await postgres.connect(settings.database_url, settings.database_connections)
         except (OSError, asyncpg.PostgresError, TimeoutError) as error:
             runtime.reason = f"PostgreSQL does not answer ({error})"
             if loop.time() + pause > deadline:
-                raise StartupError(f"{runtime.reason}; gave up after {runtime.settings.startup_timeout:g} s") from error
+                raise StartupError(f"{runtime.reason}; gave up after {settings.startup_timeout:g} s") from error
             _log.warning("waiting for PostgreSQL", reason=str(error), retry_in=pause)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), pause)
@@ -69,11 +96,16 @@ async def _pool_when_up(runtime: Runtime, stop: asyncio.Event) -> "asyncpg.Pool[
     return None
 
 
-def _secrets(settings: Settings) -> tuple[Vault, OKPKey]:
-    try:
-        return Vault.from_file(settings.encryption_key_file), _signing_key(settings.signing_key_file)
-    except VaultError as error:
-        raise StartupError(str(error)) from error
+class _Secrets:
+    """What lies in files, read before anything is waited for. Raises StartupError that names the file."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.signing_key = _signing_key(settings.signing_key_file)
+        self.admin_token = _admin_token(settings.admin_token_file)
+        try:
+            self.vault = Vault.from_file(settings.encryption_key_file)
+        except VaultError as error:
+            raise StartupError(str(error)) from error
 
 
 def _signing_key(path: Path) -> OKPKey:
@@ -81,3 +113,13 @@ def _signing_key(path: Path) -> OKPKey:
         return OKPKey.import_key(orjson.loads(path.read_bytes()))
     except (OSError, ValueError, JoseError) as error:
         raise StartupError(f"the signing key in {path} is no private Ed25519 JWK: {error}") from error
+
+
+def _admin_token(path: Path) -> bytes:
+    try:
+        token = path.read_bytes().strip()
+    except OSError as error:
+        raise StartupError(f"the admin token in {path} cannot be read: {error.strerror}") from error
+    if not token:
+        raise StartupError(f"the admin token in {path} is empty")
+    return token

@@ -7,6 +7,11 @@ import asyncpg
 from fastapi import Depends, Request
 from joserfc.jwk import OKPKey
 
+from loam_gateway.adapters.redis import RateLimits
+from loam_gateway.directory.cache import Directory
+from loam_gateway.ledger import Ledger
+from loam_gateway.metering.providers import Provider
+from loam_gateway.metrics import Metrics
 from loam_gateway.pipelines.room import Room
 from loam_gateway.settings import Settings
 from loam_gateway.storage import Storage
@@ -22,8 +27,14 @@ class State:
     pool: "asyncpg.Pool[asyncpg.Record]"
     vault: Vault
     signing_key: OKPKey
+    admin_token: bytes = field(repr=False)
+    directory: Directory
+    ledger: Ledger
+    limits: RateLimits
+    provider: Provider
     storage: Storage
     pipelines: Room
+    metrics: Metrics
 
 
 @dataclass(slots=True)
@@ -31,9 +42,10 @@ class Runtime:
     """The process's state as it comes and goes. Until `state` is there, `reason` says what is being waited for."""
 
     settings: Settings
+    metrics: Metrics = field(default_factory=Metrics)
     state: State | None = None
     reason: str = "it has just started"
-    draining: bool = field(default=False)
+    draining: bool = False
 
 
 async def runtime_of(request: Request) -> Runtime:

@@ -5,7 +5,7 @@ path signs and reads events with botocore's own parts, without its client, which
 """
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -31,12 +31,14 @@ class FailureKind(StrEnum):
     UNAVAILABLE = "unavailable"
     UNREACHABLE = "unreachable"
     TIMED_OUT = "timed_out"
+    BROKEN_OFF = "broken_off"
     INVALID = "invalid"
     REFUSED = "refused"
 
 
-# What another region or model may do better. A call that timed out may have been billed, so it is not among them.
+# What another region or model may do better. A call that was begun and not ended may have been billed: not among them.
 RETRYABLE = frozenset({FailureKind.THROTTLED, FailureKind.UNAVAILABLE, FailureKind.UNREACHABLE})
+MAYBE_BILLED = frozenset({FailureKind.TIMED_OUT, FailureKind.BROKEN_OFF})
 
 _KINDS = {
     "ThrottlingException": FailureKind.THROTTLED,
@@ -101,11 +103,11 @@ class Bedrock:
     async def open(cls, *, connect_timeout: float, read_timeout: float) -> AsyncIterator["Bedrock"]:
         """A client whose calls fail when nothing was heard for `read_timeout` seconds."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout, sock_read=read_timeout)
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
             yield cls(session, AioSession())
 
-    async def default_region(self) -> str | None:
+    def default_region(self) -> str | None:
         """The region that AWS's configuration names."""
         region: str | None = self._aws.get_config_variable("region")
         return region
@@ -128,7 +130,7 @@ class Bedrock:
         """
         async with self._call(target, "converse-stream", body) as response:
             try:
-                yield _events(response)
+                yield _events(response, target.region)
             finally:
                 # A connection with events still on it cannot be used again; closing it tells Bedrock to stop.
                 response.close()
@@ -138,20 +140,11 @@ class Bedrock:
         self, target: Target, operation: str, body: dict[str, Any]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         url, headers, data = await self._signed(target, operation, orjson.dumps(body))
-        try:
+        with _failures_told(target.region):
             async with self._session.post(URL(url, encoded=True), data=data, headers=headers) as response:
                 if response.status != 200:
                     raise _failure(response, await response.read())
                 yield response
-        except TimeoutError as error:
-            kind = (
-                FailureKind.UNREACHABLE if isinstance(error, aiohttp.ConnectionTimeoutError) else FailureKind.TIMED_OUT
-            )
-            raise BedrockError(kind, f"Bedrock did not answer in time in {target.region}") from error
-        except aiohttp.ClientConnectorError as error:
-            raise BedrockError(FailureKind.UNREACHABLE, f"Bedrock in {target.region} cannot be reached") from error
-        except aiohttp.ClientError as error:
-            raise BedrockError(FailureKind.UNAVAILABLE, f"Bedrock in {target.region} broke off: {error}") from error
 
     async def _signed(self, target: Target, operation: str, data: bytes) -> tuple[str, dict[str, str], bytes]:
         endpoint = self._endpoints.get(target.region) or await self._endpoint(target.region)
@@ -186,16 +179,31 @@ def _reply(response: aiohttp.ClientResponse, data: bytes) -> Reply:
     try:
         body = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise BedrockError(FailureKind.UNAVAILABLE, "Bedrock answered with something that is no JSON") from error
+        raise BedrockError(FailureKind.BROKEN_OFF, "Bedrock answered with something that is no JSON") from error
     return Reply(body, _request_id(response), int(counted) if counted is not None else None)
 
 
-async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
+@contextlib.contextmanager
+def _failures_told(region: str) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
+        kind = FailureKind.UNREACHABLE if connecting else FailureKind.TIMED_OUT
+        raise BedrockError(kind, f"Bedrock did not answer in time in {region}") from error
+    except aiohttp.ClientConnectorError as error:
+        raise BedrockError(FailureKind.UNREACHABLE, f"Bedrock in {region} cannot be reached") from error
+    except aiohttp.ClientError as error:
+        raise BedrockError(FailureKind.BROKEN_OFF, f"Bedrock in {region} broke off: {error}") from error
+
+
+async def _events(response: aiohttp.ClientResponse, region: str) -> AsyncIterator[Event]:
     buffer = EventStreamBuffer()
-    async for data in response.content.iter_any():
-        buffer.add_data(data)
-        for message in buffer:
-            yield _event(message, _request_id(response))
+    with _failures_told(region):
+        async for data in response.content.iter_any():
+            buffer.add_data(data)
+            for message in buffer:
+                yield _event(message, _request_id(response))
 
 
 def _event(message: Any, request_id: str) -> Event:
@@ -212,10 +220,7 @@ def _event(message: Any, request_id: str) -> Event:
 def _failure(response: aiohttp.ClientResponse, data: bytes) -> BedrockError:
     # The type may carry a namespace after a colon.
     name = response.headers.get("x-amzn-errortype", "").split(":")[0]
-    if name in _KINDS:
-        kind = _KINDS[name]
-    else:
-        kind = FailureKind.UNAVAILABLE if response.status >= 500 else FailureKind.REFUSED
+    kind = _KINDS.get(name, FailureKind.UNAVAILABLE if response.status >= 500 else FailureKind.REFUSED)
     return BedrockError(kind, _message(data) or f"{name or 'an error'} ({response.status})", _request_id(response))
 
 

@@ -1,5 +1,6 @@
 """Routes of the admin listener: the operator's token opens it."""
 
-from fastapi import APIRouter
+from loam_gateway.admin import keys, models, states, tenants
+from loam_gateway.pipelines.routes_admin import router as pipelines
 
-ROUTERS: tuple[APIRouter, ...] = ()
+ROUTERS = (models.router, tenants.router, keys.router, pipelines, states.router)

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from loam_shared.errors import InvalidRequestError
 
 MAX_INPUTS = 2048
+_COHERE_TEXTS = 96
+# What a model may put around a text.
+_FRAME_TOKENS = 8
 
 
 class EmbeddingRequest(BaseModel):
@@ -36,22 +39,29 @@ class EmbeddingRequest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One call to the provider: its body and how many texts it embeds."""
+    """One call to the provider, and the most input tokens it can be: a token is at least one byte."""
 
     body: dict[str, Any]
-    size: int
+    token_bound: int
 
 
 def batches(texts: list[str], *, model_id: str, dimensions: int | None) -> list[Batch]:
     """The provider calls for `texts`: Titan takes one text a call, Cohere 96. Raises InvalidRequestError."""
+    extra: dict[str, Any]
     if "titan-embed" in model_id:
         extra = {"dimensions": dimensions, "normalize": True} if dimensions else {}
-        return [Batch({"inputText": text} | extra, 1) for text in texts]
+        return [Batch({"inputText": text} | extra, _token_bound([text])) for text in texts]
     if "cohere.embed" in model_id:
-        groups = [texts[start : start + 96] for start in range(0, len(texts), 96)]
         extra = {"output_dimension": dimensions} if dimensions else {}
-        return [Batch({"texts": group, "input_type": "search_document"} | extra, len(group)) for group in groups]
+        groups = [texts[start : start + _COHERE_TEXTS] for start in range(0, len(texts), _COHERE_TEXTS)]
+        return [
+            Batch({"texts": group, "input_type": "search_document"} | extra, _token_bound(group)) for group in groups
+        ]
     raise InvalidRequestError(f"model: {model_id} is not an embedding model that Loam can call", param="model")
+
+
+def _token_bound(texts: list[str]) -> int:
+    return sum(len(text.encode()) + _FRAME_TOKENS for text in texts)
 
 
 def vectors_of(reply: dict[str, Any]) -> list[list[float]]:

@@ -16,14 +16,14 @@ class ChunkMaker:
     """Turns events into chunks one by one, and remembers what the settlement needs.
 
     `tokens` is None until the provider has said what it used; `output_bytes` is the output seen up to now, which
-    bounds its tokens. `finished` says that the provider's answer came to its end.
+    bounds its tokens. `last` is what is to be sent at the very end, once the provider's answer came to its end.
     """
 
     heading: Heading
     json_answer: bool
     tokens: Tokens | None = None
     output_bytes: int = 0
-    finished: bool = False
+    last: list[Chunk] = field(default_factory=list)
     _calls: dict[int, int] = field(default_factory=dict)
     _answer_blocks: set[int] = field(default_factory=set)
 
@@ -36,9 +36,8 @@ class ChunkMaker:
         if event == "messageStart":
             return [self._chunk({"role": "assistant", "content": "", "refusal": None})]
         if event == "messageStop":
-            self.finished = True
-            return [self._chunk({}, finish_reason(payload["stopReason"], calls=bool(self._calls)))]
-        if event == "metadata":
+            self.last = [self._chunk({}, finish_reason(payload["stopReason"], calls=bool(self._calls)))]
+        elif event == "metadata":
             self.tokens = tokens_of(payload.get("usage", {}))
         return []
 

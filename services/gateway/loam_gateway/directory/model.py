@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from loam_gateway.metering.pricing import PriceList
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -22,3 +24,43 @@ class Principal:
     pipeline: str | None = None
     agent: str | None = None
     run: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A tenant's limits; None is not limited."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_requests: int | None = None
+
+    def __bool__(self) -> bool:
+        return not (self.requests_per_minute is self.tokens_per_minute is self.concurrent_requests is None)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A tenant, as far as a request needs it. `own_providers` are those that it brings its own credential for."""
+
+    name: str
+    uid: str
+    models: frozenset[str]
+    limits: Limits = Limits()
+    markup_ppm: int = 0
+    suspended: bool = False
+    own_providers: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model route: what callers may name as model. Without `prices` it cannot be called."""
+
+    name: str
+    provider: str
+    model_id: str
+    regions: tuple[str, ...]
+    capabilities: frozenset[str]
+    prices: PriceList | None
+    dimensions: int | None = None
+    max_output_tokens: int | None = None
+    fallbacks: tuple[str, ...] = ()

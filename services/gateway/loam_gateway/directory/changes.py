@@ -1,0 +1,209 @@
+"""Changing the directory in PostgreSQL: each change is one transaction, told to all gateways and audited.
+
+What is put again without a difference changes nothing, is not told and leaves no line in the audit log.
+"""
+
+import base64
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import asyncpg
+import orjson
+
+from loam_gateway.directory.queries import CHANNEL
+from loam_gateway.vault import Vault, VaultError
+from loam_shared.contracts import Wire
+from loam_shared.contracts.admin import KeyPut, ModelPut, TenantPut
+from loam_shared.errors import ConflictError
+from loam_shared.money import parse_usd
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+_MODEL_PURPOSE, _TENANT_PURPOSE = "model credential", "tenant credential"
+
+_PUT_MODEL = """
+INSERT INTO models (name, uid, spec, credential) VALUES ($1, $2, $3, $4)
+ON CONFLICT (name) DO UPDATE SET spec = $3, credential = $4, updated_at = now()
+"""
+_PUT_TENANT = """
+INSERT INTO tenants (name, uid, settings, suspended) VALUES ($1, $2, $3, $4)
+ON CONFLICT (name) DO UPDATE
+SET uid = $2, settings = $3, suspended = $4, active = true, deleted_at = NULL, updated_at = now()
+"""
+_END_TENANT = """
+UPDATE tenants SET active = false, deleted_at = coalesce(deleted_at, now()), updated_at = now()
+WHERE name = $1 AND uid = $2 AND active RETURNING name
+"""
+_PUT_KEY = """
+INSERT INTO api_keys AS k (tenant, key_id, name, scopes, user_id, workload, monthly_cap, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+ON CONFLICT (tenant, key_id) DO UPDATE
+SET name = $3, scopes = $4, user_id = $5, workload = $6, monthly_cap = $7, expires_at = $8,
+    revoked_at = NULL, updated_at = now()
+WHERE (k.name, k.scopes, k.user_id, k.workload, k.monthly_cap, k.expires_at, k.revoked_at)
+      IS DISTINCT FROM ($3, $4, $5, $6, $7, $8, NULL)
+RETURNING true
+"""
+_PUT_HASHES = """
+INSERT INTO key_hashes AS h (tenant, key_id, sha256, expires_at)
+SELECT $1, $2, * FROM unnest($3::bytea[], $4::timestamptz[])
+ON CONFLICT (sha256) DO UPDATE SET expires_at = excluded.expires_at
+WHERE h.tenant = $1 AND h.key_id = $2 AND h.expires_at IS DISTINCT FROM excluded.expires_at
+RETURNING true
+"""
+_DROP_OTHER_HASHES = """
+DELETE FROM key_hashes WHERE tenant = $1 AND key_id = $2 AND sha256 <> ALL ($3::bytea[]) RETURNING true
+"""
+_COUNT_HASHES = "SELECT count(*) FROM key_hashes WHERE tenant = $1 AND key_id = $2"
+_REVOKE_KEY = """
+UPDATE api_keys SET revoked_at = now(), updated_at = now()
+WHERE tenant = $1 AND key_id = $2 AND revoked_at IS NULL RETURNING key_id
+"""
+_AUDIT = "INSERT INTO audit_log (actor, action, tenant, subject, details) VALUES ($1, $2, $3, $4, $5)"
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Who changes something, on which request. `actor` is ``operator`` or the id of a key."""
+
+    actor: str
+    request_id: str
+
+
+async def put_model(pool: Pool, vault: Vault, name: str, desired: ModelPut, act: Act) -> None:
+    """Make the model as desired. Raises ConflictError when it belongs to another ModelRoute."""
+    spec = desired.model_copy(update={"credential": None}).to_json()
+    async with _changing(pool) as connection:
+        row = await connection.fetchrow("SELECT uid, spec, credential FROM models WHERE name = $1 FOR UPDATE", name)
+        if row is not None:
+            _check_owner(f'the model "{name}"', row["uid"], desired.uid)
+            if _is_put(lambda: _revealed_model(vault, row), desired):
+                return
+        sealed = desired.credential and vault.encrypt(desired.credential.encode(), purpose=_MODEL_PURPOSE)
+        await connection.execute(_PUT_MODEL, name, desired.uid, spec, sealed)
+        await _tell(connection, act, "put model", None, name, orjson.loads(spec))
+
+
+async def delete_model(pool: Pool, name: str, act: Act) -> None:
+    """Take the model away, if it is there."""
+    async with _changing(pool) as connection:
+        if await connection.fetchval("DELETE FROM models WHERE name = $1 RETURNING name", name):
+            await _tell(connection, act, "delete model", None, name, {})
+
+
+async def put_tenant(pool: Pool, vault: Vault, name: str, desired: TenantPut, act: Act) -> None:
+    """Make the tenant as desired. Raises ConflictError when another Tenant of that name is alive."""
+    async with _changing(pool) as connection:
+        row = await connection.fetchrow("SELECT uid, settings, active FROM tenants WHERE name = $1 FOR UPDATE", name)
+        if row is not None and row["active"]:
+            if not desired.adopt:
+                _check_owner(f"the tenant {name}", row["uid"], desired.uid)
+            if _is_put(lambda: _revealed_settings(vault, row["settings"]), desired):
+                return
+        await connection.execute(_PUT_TENANT, name, desired.uid, _sealed_settings(vault, desired), desired.suspended)
+        public = orjson.loads(desired.model_copy(update={"provider_credentials": ()}).to_json())
+        await _tell(connection, act, "put tenant", name, name, public)
+
+
+async def end_tenant(pool: Pool, name: str, uid: str, act: Act) -> None:
+    """Refuse everything of the tenant from now on. Its rows stay as long as its ledger does."""
+    async with _changing(pool) as connection:
+        if await connection.fetchval(_END_TENANT, name, uid) is None:
+            return
+        await connection.execute("UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE tenant = $1", name)
+        await connection.execute("DELETE FROM key_hashes WHERE tenant = $1", name)
+        await _tell(connection, act, "end tenant", name, name, {"uid": uid})
+
+
+async def put_key(pool: Pool, tenant: str, key_id: str, desired: KeyPut, act: Act) -> None:
+    """Make the key as desired. Raises ConflictError when one of its hashes belongs to another key or tenant."""
+    digests = [bytes.fromhex(known.sha256) for known in desired.hashes]
+    async with _changing(pool) as connection:
+        changes = [
+            await connection.fetchval(_PUT_KEY, tenant, key_id, *_key_columns(desired)),
+            await connection.fetchval(
+                _PUT_HASHES, tenant, key_id, digests, [known.expires_at for known in desired.hashes]
+            ),
+            await connection.fetchval(_DROP_OTHER_HASHES, tenant, key_id, digests),
+        ]
+        if await connection.fetchval(_COUNT_HASHES, tenant, key_id) != len(set(digests)):
+            raise ConflictError("a hash of this key belongs to another key; make a new key")
+        if any(changes):
+            await _tell(connection, act, "put key", tenant, key_id, orjson.loads(desired.to_json()))
+
+
+def _key_columns(key: KeyPut) -> tuple[Any, ...]:
+    cap = None if key.monthly_usd is None else parse_usd(key.monthly_usd)
+    return key.name, list(key.scopes), key.user, key.workload, cap, key.expires_at
+
+
+async def revoke_key(pool: Pool, tenant: str, key_id: str, act: Act) -> bool:
+    """Refuse the key from now on. False when there was none to revoke."""
+    async with _changing(pool) as connection:
+        if await connection.fetchval(_REVOKE_KEY, tenant, key_id) is None:
+            return False
+        await connection.execute("DELETE FROM key_hashes WHERE tenant = $1 AND key_id = $2", tenant, key_id)
+        await _tell(connection, act, "revoke key", tenant, key_id, {})
+        return True
+
+
+@contextlib.asynccontextmanager
+async def _changing(pool: Pool) -> AsyncIterator[Connection]:
+    async with pool.acquire() as connection, connection.transaction():
+        yield connection
+
+
+async def _tell(
+    connection: Connection, act: Act, action: str, tenant: str | None, subject: str, details: dict[str, Any]
+) -> None:
+    facts = orjson.dumps(details | {"requestId": act.request_id}).decode()
+    await connection.execute(_AUDIT, act.actor, action, tenant, subject, facts)
+    await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
+
+
+def _is_put(stored: Callable[[], Wire], desired: Wire) -> bool:
+    try:
+        return stored() == desired
+    except VaultError:
+        # It was written with another encryption key: putting it again mends that.
+        return False
+
+
+def _check_owner(what: str, owner: str, uid: str) -> None:
+    if owner != uid:
+        raise ConflictError(f"{what} belongs to another object of that name, with the uid {owner}")
+
+
+def _revealed_model(vault: Vault, row: asyncpg.Record) -> ModelPut:
+    sealed = row["credential"]
+    credential = vault.decrypt(sealed, purpose=_MODEL_PURPOSE).decode() if sealed else None
+    return ModelPut.model_validate_json(row["spec"]).model_copy(update={"credential": credential})
+
+
+def _sealed_settings(vault: Vault, tenant: TenantPut) -> str:
+    """The tenant's settings with its credentials encrypted."""
+    sealed = [
+        credential.model_copy(update={"secret": _sealed(vault, credential.secret)})
+        for credential in tenant.provider_credentials
+    ]
+    return tenant.model_copy(update={"provider_credentials": tuple(sealed)}).to_json()
+
+
+def _revealed_settings(vault: Vault, settings: str) -> TenantPut:
+    tenant = TenantPut.model_validate_json(settings)
+    revealed = [
+        credential.model_copy(update={"secret": revealed_secret(vault, credential.secret)})
+        for credential in tenant.provider_credentials
+    ]
+    return tenant.model_copy(update={"provider_credentials": tuple(revealed)})
+
+
+def _sealed(vault: Vault, secret: str) -> str:
+    return base64.b64encode(vault.encrypt(secret.encode(), purpose=_TENANT_PURPOSE)).decode()
+
+
+def revealed_secret(vault: Vault, sealed: str) -> str:
+    """A tenant's own provider credential as it was put. Raises VaultError."""
+    return vault.decrypt(base64.b64decode(sealed), purpose=_TENANT_PURPOSE).decode()

@@ -1,0 +1,107 @@
+"""Reading the directory in PostgreSQL."""
+
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
+
+import asyncpg
+
+from loam_gateway.directory.model import Limits, Model, Principal, Tenant
+from loam_gateway.metering.pricing import PriceList
+from loam_shared.contracts.admin import ModelPut, TenantPut
+
+CHANNEL = "loam_directory"
+"""Every change of the directory is told here; the message says nothing, since all of it is read again."""
+
+_PRINCIPAL = """
+SELECT k.tenant, k.key_id, k.user_id, k.scopes, k.workload
+FROM key_hashes h JOIN api_keys k USING (tenant, key_id)
+WHERE h.sha256 = $1 AND k.revoked_at IS NULL
+  AND (h.expires_at IS NULL OR h.expires_at > now()) AND (k.expires_at IS NULL OR k.expires_at > now())
+"""
+_TENANT = "SELECT settings FROM tenants WHERE name = $1 AND active"
+_MODEL = "SELECT name, spec FROM models WHERE name = $1"
+_UNKNOWN_MODELS = "SELECT array(SELECT unnest($1::text[]) EXCEPT SELECT name FROM models ORDER BY 1)"
+
+
+async def principal(pool: "asyncpg.Pool[asyncpg.Record]", digest: str) -> Principal | None:
+    """The owner of the key with that SHA-256, as long as it is active."""
+    row = await pool.fetchrow(_PRINCIPAL, bytes.fromhex(digest))
+    if row is None:
+        return None
+    return Principal(
+        tenant=row["tenant"],
+        key_id=row["key_id"],
+        user=row["user_id"],
+        scopes=frozenset(row["scopes"]),
+        workload=row["workload"],
+    )
+
+
+async def tenant(pool: "asyncpg.Pool[asyncpg.Record]", name: str) -> Tenant | None:
+    """The tenant as it was put last, unless it is gone."""
+    put = await tenant_put(pool, name)
+    return None if put is None else tenant_from(name, put)
+
+
+async def tenant_put(pool: "asyncpg.Pool[asyncpg.Record]", name: str) -> TenantPut | None:
+    """What the operator put last for the tenant, its credentials still encrypted, unless it is gone."""
+    settings = await pool.fetchval(_TENANT, name)
+    return None if settings is None else TenantPut.model_validate_json(settings)
+
+
+async def model(pool: "asyncpg.Pool[asyncpg.Record]", name: str) -> Model | None:
+    """The model as it was put last."""
+    row = await pool.fetchrow(_MODEL, name)
+    return None if row is None else model_from(name, ModelPut.model_validate_json(row["spec"]))
+
+
+async def unknown_models(pool: "asyncpg.Pool[asyncpg.Record]", names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `names` that no ModelRoute stands for."""
+    return tuple(await pool.fetchval(_UNKNOWN_MODELS, list(names)))
+
+
+def tenant_from(name: str, put: TenantPut) -> Tenant:
+    """What requests need of a tenant."""
+    limits = put.rate_limit
+    return Tenant(
+        name=name,
+        uid=put.uid,
+        models=frozenset(put.models),
+        limits=Limits(limits.requests_per_minute, limits.tokens_per_minute, limits.concurrent_requests),
+        markup_ppm=markup_ppm(put.markup_percent),
+        suspended=put.suspended,
+        own_providers=frozenset(credential.provider for credential in put.provider_credentials),
+    )
+
+
+def model_from(name: str, put: ModelPut) -> Model:
+    """What requests need of a model."""
+    return Model(
+        name=name,
+        provider=put.provider,
+        model_id=put.model_id,
+        regions=put.regions,
+        capabilities=frozenset(put.capabilities),
+        prices=price_list(put),
+        dimensions=put.dimensions,
+        max_output_tokens=put.max_output_tokens,
+        fallbacks=put.fallbacks,
+    )
+
+
+def price_list(put: ModelPut) -> PriceList | None:
+    """The model's prices, if it has all that its capabilities need. Raises ValueError for what is no amount."""
+    price = put.price
+    if price is None:
+        return None
+    needed = [price.input_per_million] if {"Chat", "Stream", "Embed"} & set(put.capabilities) else []
+    needed += [price.output_per_million] if {"Chat", "Stream"} & set(put.capabilities) else []
+    needed += [price.per_thousand_queries] if "Rerank" in put.capabilities else []
+    return None if None in needed else PriceList.of(price)
+
+
+def markup_ppm(percent: str) -> int:
+    """Parts per million in a decimal string of per cent, rounded up. Raises ValueError."""
+    try:
+        return max(0, int((Decimal(percent) * 10_000).to_integral_value(ROUND_CEILING)))
+    except (InvalidOperation, ValueError) as error:
+        raise ValueError(f'markupPercent: "{percent}" is no percentage; write a decimal such as "2.5"') from error

@@ -1,0 +1,197 @@
+"""A hold and what becomes of it: exactly one settlement, whatever happens in between."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import structlog
+
+from loam_gateway.directory.model import Model
+from loam_gateway.ledger import Ledger
+from loam_gateway.ledger.model import Hold, HoldRequest, Outcome, Posting, Replay, Settlement, Tokens
+from loam_gateway.metering.bounds import CUT_ALLOWANCE_TOKENS
+from loam_gateway.metering.pricing import PriceList
+from loam_gateway.metrics import Metrics
+from loam_shared.errors import DeadlineExceededError, LoamError
+from loam_shared.money import NANOS_PER_USD, price_of
+
+LIFETIME_SECONDS = 60.0
+_RENEW_SECONDS = 20.0
+# The call is cut this long before its hold would expire, so that the settlement still finds the hold.
+_MARGIN_SECONDS = 10.0
+
+_log = structlog.get_logger()
+_Result = TypeVar("_Result")
+
+
+class Replayed(Exception):  # noqa: N818 - it is an answer that takes a short cut, not an error
+    """The same request was answered before; `answer` is what was stored then."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What a call of `model` may use at most. `free` is a call on the tenant's own account with the provider."""
+
+    model: Model
+    prices: PriceList
+    input_tokens: int
+    output_tokens: int = 0
+    free: bool = False
+
+    @property
+    def fixed_nanos(self) -> int:
+        """The most that everything but the output can cost."""
+        price = self.prices.dearest(self.input_tokens)
+        dearest = max(price.input, price.cache_read, price.cache_write)
+        return 0 if self.free else price_of(self.input_tokens, dearest)
+
+    @property
+    def output_nanos_per_million(self) -> int:
+        """The dearest price that the output can get."""
+        return 0 if self.free else self.prices.dearest(self.input_tokens).output
+
+
+class Charge:
+    """What one call of a model costs. The one who calls the model tells it what happens:
+
+    `sent` when the provider may have begun to bill, `output_bytes` as output comes in, `tokens` once it is known what
+    was used. Then `settle`; what was not settled is when the charge is closed.
+    """
+
+    def __init__(self, ledger: Ledger, metrics: Metrics, hold: Hold, quote: Quote) -> None:
+        self._ledger = ledger
+        self._metrics = metrics
+        self.hold = hold
+        self.quote = quote
+        self.sent = False
+        self.region = ""
+        self.output_bytes = 0
+        self.tokens: Tokens | None = None
+        self.estimated = False
+        self.provider_seconds = 0.0
+        self.posting: Posting | None = None
+
+    def cost_nanos(self, tokens: Tokens) -> int:
+        """What `tokens` cost."""
+        return 0 if self.quote.free else self.quote.prices.cost(tokens)[1]
+
+    async def settle(self, tokens: Tokens, *, answer: bytes | None = None) -> Posting:
+        """Post a call that came to its end; `answer` is kept for the Idempotency-Key."""
+        return await self._post(replace(self._used(tokens), answer=answer))
+
+    async def close(self) -> None:
+        """Settle what was not: what is known to be used, else a bound, else nothing where nothing was billed."""
+        if self.posting is None:
+            await self._post(self._unsettled())
+
+    def _unsettled(self) -> Settlement:
+        if self.tokens is not None:
+            return replace(self._used(self.tokens), outcome=Outcome.CUT)
+        if self.sent:
+            return self._cut()
+        return Settlement(cost_nanos=0, outcome=Outcome.FAILED, model=self.quote.model.name)
+
+    def _used(self, tokens: Tokens) -> Settlement:
+        return Settlement(
+            cost_nanos=self.cost_nanos(tokens),
+            tokens=tokens,
+            price=self.quote.prices.cost(tokens)[0],
+            estimated=self.estimated,
+            provider=self.quote.model.provider,
+            region=self.region,
+            model=self.quote.model.name,
+        )
+
+    def _cut(self) -> Settlement:
+        output = min(self.output_bytes + CUT_ALLOWANCE_TOKENS, self.hold.max_output_tokens)
+        bound = self.quote.fixed_nanos + price_of(output, self.quote.output_nanos_per_million)
+        return Settlement(
+            cost_nanos=min(bound, self.hold.nanos),
+            tokens=Tokens(input=self.quote.input_tokens, output=output),
+            price=self.quote.prices.dearest(self.quote.input_tokens),
+            outcome=Outcome.CUT,
+            estimated=True,
+            provider=self.quote.model.provider,
+            region=self.region,
+            model=self.quote.model.name,
+        )
+
+    async def _post(self, settlement: Settlement) -> Posting:
+        posting = await to_the_end(self._ledger.settle(self.hold, settlement))
+        self.posting = posting
+        self._count(settlement, posting.cost_nanos)
+        return posting
+
+    def _count(self, settlement: Settlement, cost_nanos: int) -> None:
+        tenant, model = self.hold.request.tenant, self.quote.model.name
+        self._metrics.cost_usd.labels(tenant, model).inc(cost_nanos / NANOS_PER_USD)
+        self._metrics.tokens.labels(tenant, model, "input").inc(settlement.tokens.input)
+        self._metrics.tokens.labels(tenant, model, "output").inc(settlement.tokens.output)
+        if settlement.outcome is Outcome.CUT:
+            self._metrics.cut.labels(model).inc()
+
+
+@contextlib.asynccontextmanager
+async def charged(ledger: Ledger, metrics: Metrics, request: HoldRequest, quote: Quote) -> AsyncIterator[Charge]:
+    """Hold what `quote` bounds for the time of the context, and settle it however the context ends.
+
+    Raises what `Ledger.hold` raises, Replayed, and DeadlineExceededError when the hold could not be kept.
+    """
+    hold = await ledger.hold(request)
+    if isinstance(hold, Replay):
+        raise Replayed(hold.answer)
+    charge = Charge(ledger, metrics, hold, quote)
+    try:
+        async with _kept(ledger, hold):
+            yield charge
+    finally:
+        await charge.close()
+
+
+@contextlib.asynccontextmanager
+async def _kept(ledger: Ledger, hold: Hold) -> AsyncIterator[None]:
+    """Renew `hold` for the time of the context, and end the context when that fails before the hold expires."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(LIFETIME_SECONDS - _MARGIN_SECONDS) as limit:
+            # Nearly every call is over before its first renewal, so the task for it is made only then.
+            renewals: list[asyncio.Task[None]] = []
+            timer = loop.call_later(
+                _RENEW_SECONDS, lambda: renewals.append(asyncio.create_task(_renew(ledger, hold, limit)))
+            )
+            try:
+                yield
+            finally:
+                timer.cancel()
+                for renewal in renewals:
+                    renewal.cancel()
+    except TimeoutError as error:
+        raise DeadlineExceededError("the ledger could not be reached to keep the budget's hold") from error
+
+
+async def _renew(ledger: Ledger, hold: Hold, limit: asyncio.Timeout) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            asked_at = loop.time()
+            await ledger.renew(hold)
+            limit.reschedule(asked_at + LIFETIME_SECONDS - _MARGIN_SECONDS)
+        except (LoamError, OSError) as error:
+            _log.warning("a hold could not be renewed", request_id=str(hold.request.request_id), reason=str(error))
+        await asyncio.sleep(_RENEW_SECONDS)
+
+
+async def to_the_end(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Await `work` even when the one who awaits is cancelled meanwhile: the cancellation follows once it is done."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

@@ -1,0 +1,46 @@
+"""Which models may serve a call: the one that was named, then its fallbacks, as far as the tenant may use them."""
+
+from loam_gateway.directory.cache import Directory
+from loam_gateway.directory.model import Model, Tenant
+from loam_gateway.metering.pricing import PriceList
+from loam_shared.errors import ForbiddenError, InvalidRequestError, ModelNotPricedError, NotFoundError
+
+SERVED_PROVIDERS = frozenset({"Bedrock"})
+
+
+async def models_for(directory: Directory, tenant: Tenant, name: str, capability: str) -> tuple[Model, ...]:
+    """The models to try in order, all callable.
+
+    Raises NotFoundError, ForbiddenError, InvalidRequestError or ModelNotPricedError for the one that was named; a
+    fallback that cannot be used is left out.
+    """
+    named = await directory.model(name)
+    if named is None:
+        raise NotFoundError(f'there is no model "{name}"', param="model")
+    if name not in tenant.models:
+        raise ForbiddenError(f'the tenant {tenant.name} may not use the model "{name}"', param="model")
+    prices_of(named)
+    _check_callable(named, capability)
+    fallbacks = [await directory.model(other) for other in named.fallbacks if other in tenant.models]
+    return (named, *(model for model in fallbacks if model and _can_serve(model, capability)))
+
+
+def prices_of(model: Model) -> PriceList:
+    """The model's prices. Raises ModelNotPricedError."""
+    if model.prices is None:
+        raise ModelNotPricedError(f'the model "{model.name}" has no price, so it cannot be charged', param="model")
+    return model.prices
+
+
+def _check_callable(model: Model, capability: str) -> None:
+    if capability not in model.capabilities:
+        raise InvalidRequestError(f'the model "{model.name}" cannot do this: it lacks {capability}', param="model")
+    if model.provider not in SERVED_PROVIDERS:
+        raise InvalidRequestError(
+            f'the model "{model.name}" is served by {model.provider}, which this version does not call yet',
+            param="model",
+        )
+
+
+def _can_serve(model: Model, capability: str) -> bool:
+    return model.prices is not None and capability in model.capabilities and model.provider in SERVED_PROVIDERS

@@ -1,0 +1,49 @@
+"""What a caller is told when the provider did not do its part."""
+
+from collections.abc import Callable
+from typing import Any
+
+from loam_gateway.adapters.bedrock import BedrockError, FailureKind
+from loam_shared.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    LoamError,
+    ProviderError,
+    RateLimitedError,
+)
+
+
+def told(error: BedrockError) -> LoamError:
+    """`error` in Loam's words, with the provider's request id for its support."""
+    return _TELL[error.kind](error)
+
+
+def _invalid(error: BedrockError) -> LoamError:
+    return InvalidRequestError(f"the model refused the request: {error.message}", **_facts(error))
+
+
+def _throttled(error: BedrockError) -> LoamError:
+    return RateLimitedError(f"the model's provider is throttling: {error.message}", retry_after=2, **_facts(error))
+
+
+def _timed_out(error: BedrockError) -> LoamError:
+    return DeadlineExceededError(error.message, **_facts(error))
+
+
+def _failed(error: BedrockError) -> LoamError:
+    return ProviderError(f"the model's provider failed: {error.message}", **_facts(error))
+
+
+def _facts(error: BedrockError) -> dict[str, Any]:
+    return {"providerRequestId": error.request_id} if error.request_id else {}
+
+
+_TELL: dict[FailureKind, Callable[[BedrockError], LoamError]] = {
+    FailureKind.INVALID: _invalid,
+    FailureKind.THROTTLED: _throttled,
+    FailureKind.TIMED_OUT: _timed_out,
+    FailureKind.BROKEN_OFF: _failed,
+    FailureKind.UNAVAILABLE: _failed,
+    FailureKind.UNREACHABLE: _failed,
+    FailureKind.REFUSED: _failed,
+}

@@ -1,0 +1,75 @@
+"""Rate limits of tenants. They fail open, saying so: money is guarded by the ledger, which does not."""
+
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from loam_gateway.adapters.redis import Ask, RateLimits, RedisUnavailableError
+from loam_gateway.directory.model import Principal, Tenant
+from loam_gateway.metrics import Metrics
+from loam_shared.errors import RateLimitedError
+
+_WORDS = {
+    "requestsPerMinute": "requests per minute",
+    "tokensPerMinute": "tokens per minute",
+    "concurrentRequests": "requests at once",
+}
+_LEASE_SECONDS = 660
+
+
+@dataclass(slots=True)
+class Permit:
+    """Room under the limits. `tokens` is what was used in the end, once that is known."""
+
+    tokens: int
+
+
+@contextlib.asynccontextmanager
+async def admitted(
+    limits: RateLimits, metrics: Metrics, tenant: Tenant, caller: Principal, *, tokens: int = 0
+) -> AsyncIterator[Permit]:
+    """Room for one request of about `tokens` tokens, for the time of the context.
+
+    A request that a service makes on a caller's behalf counts tokens only: the caller's own was counted at the door.
+    Raises RateLimitedError.
+    """
+    permit = Permit(tokens)
+    ask = _ask(tenant, caller, tokens)
+    taken = bool(tenant.limits) and await _admit(limits, metrics, ask)
+    try:
+        yield permit
+    finally:
+        if taken:
+            with contextlib.suppress(RedisUnavailableError):
+                await limits.finish(ask, tokens=permit.tokens)
+
+
+async def _admit(limits: RateLimits, metrics: Metrics, ask: Ask) -> bool:
+    try:
+        refusal = await limits.admit(ask)
+    except RedisUnavailableError:
+        metrics.limits_open.inc()
+        return False
+    if refusal is None:
+        return True
+    raise RateLimitedError(
+        f"the tenant's limit of {_WORDS[refusal.limit]} is reached",
+        retry_after=-(-refusal.retry_after_ms // 1000),
+        limit=refusal.limit,
+    )
+
+
+def _ask(tenant: Tenant, caller: Principal, tokens: int) -> Ask:
+    at_the_door = caller.root_request_id is None
+    limits = tenant.limits
+    return Ask(
+        bucket=tenant.name,
+        lease=secrets.token_hex(8),
+        requests_limit=(limits.requests_per_minute or 0) if at_the_door else 0,
+        requests=1,
+        tokens_limit=limits.tokens_per_minute or 0,
+        tokens=tokens,
+        concurrent_limit=(limits.concurrent_requests or 0) if at_the_door else 0,
+        lease_seconds=_LEASE_SECONDS,
+    )

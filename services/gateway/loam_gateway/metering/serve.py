@@ -1,0 +1,49 @@
+"""Chat completions and embeddings as HTTP answers; the public and the internal listener serve the same ones."""
+
+from fastapi import Request, Response
+
+from loam_gateway.completions.embeddings import EmbeddingRequest
+from loam_gateway.completions.request import ChatRequest, parse
+from loam_gateway.directory.model import Principal
+from loam_gateway.metering.answers import Answer
+from loam_gateway.metering.charge import Replayed
+from loam_gateway.metering.chat import ChatStream, complete
+from loam_gateway.metering.desk import order_of
+from loam_gateway.metering.embed import embed
+from loam_gateway.metering.order import Order
+from loam_gateway.sse import EventStream
+from loam_gateway.state import State
+
+
+async def serve_chat(deps: State, request: Request, caller: Principal) -> Response:
+    """A chat completion, plain or streamed. Raises LoamError."""
+    body = parse(ChatRequest, await request.body())
+    order = await order_of(deps, request, caller, model=body.model, capability="Stream" if body.stream else "Chat")
+    if body.stream:
+        return await _stream(deps, order, body)
+    return respond(await complete(deps, order, body))
+
+
+async def serve_embeddings(deps: State, request: Request, caller: Principal) -> Response:
+    """Embeddings. Raises LoamError."""
+    body = parse(EmbeddingRequest, await request.body())
+    order = await order_of(deps, request, caller, model=body.model, capability="Embed")
+    return respond(await embed(deps, order, body))
+
+
+async def _stream(deps: State, order: Order, body: ChatRequest) -> Response:
+    # A service always learns what its call has cost; a client of OpenAI's asks for the usage when it wants it.
+    asked = body.stream_options is not None and body.stream_options.include_usage
+    stream = ChatStream(deps, order, body, with_usage=asked or order.caller.root_request_id is not None)
+    frames = stream.frames()
+    try:
+        # Until the first frame everything that fails is an HTTP error like any other.
+        first = await anext(frames)
+    except Replayed as replayed:
+        return respond(Answer.unsealed(deps.vault, replayed.answer))
+    return EventStream(first, frames, stream.headers)
+
+
+def respond(answer: Answer) -> Response:
+    """`answer` over HTTP."""
+    return Response(answer.body, headers=answer.headers, media_type=answer.media_type)
