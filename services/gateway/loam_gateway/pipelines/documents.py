@@ -9,10 +9,25 @@ import asyncpg
 import orjson
 
 from loam_gateway.pipelines import catalog
-from loam_gateway.pipelines.model import PipelineId, StoredObject, document_id
+from loam_gateway.pipelines.model import PipelineId, Receipt, StoredObject, content_hash, document_id
 from loam_gateway.storage.provisioning import Connection, Pool
 from loam_shared.contracts.internal import DocumentState
-from loam_shared.errors import ConflictError, InvalidRequestError, NotFoundError, UnavailableError
+from loam_shared.errors import (
+    ConflictError,
+    IdempotencyConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    UnavailableError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What an uploader is told at once."""
+
+    document_id: str
+    name: str
+    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +48,28 @@ async def discard_objects(pool: Pool, keys: Sequence[str]) -> None:
     await pool.execute(_DISCARD, keys)
 
 
-async def accept(pool: Pool, pipeline: PipelineId, arrived: Sequence[StoredObject]) -> list[DocumentState]:
+async def accept(
+    pool: Pool, pipeline: PipelineId, arrived: Sequence[StoredObject], receipt: Receipt | None = None
+) -> list[Accepted]:
     """Take uploaded objects as the contents of documents, all or none, and queue what is new in them.
 
-    A document of the same name is replaced and keeps its id; the same bytes again change nothing. Raises NotFoundError.
+    A document of the same name is replaced and keeps its id; the same bytes again change nothing, and neither does a
+    `receipt` that came before. Raises NotFoundError, IdempotencyConflictError for a receipt of something else.
     """
     newest = {document_id(pipeline, "Uploads", None, one.name): one for one in arrived}
     async with pool.acquire() as connection, connection.transaction():
         await catalog.locked(connection, pipeline)
-        kept = {row["document_id"] for row in await connection.fetch(_UNCHANGED, *pipeline, *_versions(newest))}
-        changed = {key: one for key, one in newest.items() if key not in kept}
+        if receipt is not None and await _came_before(connection, pipeline, arrived, receipt):
+            changed = {}
+        else:
+            changed = await _changed(connection, pipeline, newest)
         if changed:
             await _replace(connection, pipeline, changed)
         await connection.execute(_DISCARD, [one.key for one in arrived if one not in changed.values()])
         rows = await connection.fetch(_SELECT + " AND d.document_id = ANY($3)", *pipeline, list(newest))
-    states = {row["document_id"]: _state(row) for row in rows}
-    return [states[key] for key in newest]
+    statuses = {row["document_id"]: row["status"] for row in rows}
+    # What a receipt tells of may have been deleted since; then it is answered as it was the first time.
+    return [Accepted(key, one.name, statuses.get(key, "Pending")) for key, one in newest.items()]
 
 
 async def listing(pool: Pool, pipeline: PipelineId, *, limit: int, cursor: str | None) -> Page:
@@ -91,6 +112,26 @@ def _unknown(key: str) -> NotFoundError:
     return NotFoundError(f"there is no document {key} in this pipeline", param="documentId")
 
 
+async def _came_before(
+    connection: Connection, pipeline: PipelineId, arrived: Sequence[StoredObject], receipt: Receipt
+) -> bool:
+    digest = content_hash(arrived)
+    known = await connection.fetchval(_KNOWN_RECEIPT, *pipeline, receipt.key_id, receipt.value)
+    if known is None:
+        await connection.execute(_KEEP_RECEIPT, *pipeline, receipt.key_id, receipt.value, digest)
+    elif known != digest:
+        raise IdempotencyConflictError("this Idempotency-Key came before with other documents")
+    return known is not None
+
+
+async def _changed(
+    connection: Connection, pipeline: PipelineId, newest: Mapping[str, StoredObject]
+) -> dict[str, StoredObject]:
+    versions = list(newest), [one.sha256 for one in newest.values()]
+    kept = {row["document_id"] for row in await connection.fetch(_UNCHANGED, *pipeline, *versions)}
+    return {key: one for key, one in newest.items() if key not in kept}
+
+
 async def _replace(connection: Connection, pipeline: PipelineId, changed: Mapping[str, StoredObject]) -> None:
     objects = list(changed.values())
     claimed = await connection.fetch(_CLAIM_OBJECTS, [one.key for one in objects])
@@ -101,10 +142,6 @@ async def _replace(connection: Connection, pipeline: PipelineId, changed: Mappin
     columns = zip(*((one.name, one.sha256, one.size, one.media_type, one.key) for one in objects), strict=True)
     await connection.execute(_UPSERT, *pipeline, list(changed), *(list(column) for column in columns))
     await catalog.queue_ingests(connection, pipeline, list(changed))
-
-
-def _versions(newest: Mapping[str, StoredObject]) -> tuple[list[str], list[str]]:
-    return list(newest), [one.sha256 for one in newest.values()]
 
 
 def _state(row: asyncpg.Record) -> DocumentState:
@@ -126,6 +163,14 @@ def _decoded(cursor: str) -> tuple[str, str]:
 _ANNOUNCE = "INSERT INTO unclaimed_objects (key, tenant, due_at) VALUES ($1, $2, now() + interval '1 hour')"
 _DISCARD = "UPDATE unclaimed_objects SET due_at = now() WHERE key = ANY($1)"
 _CLAIM_OBJECTS = "DELETE FROM unclaimed_objects WHERE key = ANY($1) RETURNING key"
+_KNOWN_RECEIPT = """
+SELECT content_hash FROM upload_receipts
+WHERE tenant = $1 AND pipeline = $2 AND key_id = $3 AND idempotency_key = $4
+"""
+_KEEP_RECEIPT = """
+INSERT INTO upload_receipts (tenant, pipeline, key_id, idempotency_key, content_hash)
+VALUES ($1, $2, $3, $4, $5)
+"""
 _UNCHANGED = """
 SELECT document_id FROM documents JOIN unnest($3::text[], $4::text[]) AS new (id, sha256)
 ON document_id = new.id AND etag = new.sha256

@@ -1,4 +1,4 @@
-"""What happens by itself: syncs by schedule, raw objects that nothing refers to, conversations that are over.
+"""What happens by itself: syncs by schedule, raw objects that nothing refers to, what has grown old.
 
 Every gateway does this all the time; rows are taken with SKIP LOCKED, so each thing is done by exactly one of them.
 """
@@ -28,6 +28,7 @@ async def run(pool: Pool, objects: ObjectStore, settings: PipelineSettings) -> N
             await start_due_syncs(pool)
             await delete_unclaimed(pool, objects)
             await pool.execute(_FORGET_CONVERSATIONS, settings.conversation_ttl_seconds)
+            await pool.execute(_FORGET_RECEIPTS)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, UnavailableError) as error:
             _log.warning("housekeeping will try again", reason=str(error))
         await asyncio.sleep(settings.housekeeping_seconds)
@@ -73,3 +74,4 @@ DELETE FROM unclaimed_objects WHERE key IN (
 _FORGET_CONVERSATIONS = """
 DELETE FROM conversations WHERE updated_at < now() - $1::float8 * interval '1 second'
 """
+_FORGET_RECEIPTS = "DELETE FROM upload_receipts WHERE created_at < now() - interval '24 hours'"

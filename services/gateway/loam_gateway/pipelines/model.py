@@ -1,7 +1,7 @@
 """What the pipelines' room passes around, as values, and the facts of a spec that the gateway acts on. Pure."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -40,6 +40,22 @@ class StoredObject:
     key: str
     size: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Whose Idempotency-Key came with an upload."""
+
+    key_id: str
+    value: str
+
+
+def content_hash(arrived: Iterable[StoredObject]) -> bytes:
+    """The same for the same names with the same bytes in the same order."""
+    digest = hashlib.sha256()
+    for one in arrived:
+        digest.update(f"{len(one.name)}:{one.name}{one.sha256}".encode())
+    return digest.digest()
 
 
 def document_id(pipeline: PipelineId, source: Source, bucket: str | None, name: str) -> str:

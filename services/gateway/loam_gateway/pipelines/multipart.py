@@ -1,12 +1,16 @@
 """Files in a ``multipart/form-data`` body, as they arrive: nothing is kept but the piece at hand."""
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from loam_shared.errors import InvalidRequestError
+
+_EXTENDED_NAME = re.compile(r"filename\*=utf-8''([^;]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,11 @@ class _Headers:
     values: dict[str, str] = field(default_factory=dict)
 
     def file_name(self) -> str | None:
-        _, options = parse_options_header(self.values.get("content-disposition", ""))
+        disposition = self.values.get("content-disposition", "")
+        # RFC 7578 forbids this form, and some clients send it all the same, with a mangled plain one beside it.
+        if extended := _EXTENDED_NAME.search(disposition):
+            return unquote(extended[1])
+        _, options = parse_options_header(disposition)
         name = options.get(b"filename")
         return None if name is None else _utf8(name)
 

@@ -56,9 +56,10 @@ class Versions(Wire):
 
 
 @router.post("/documents", status_code=202, max_body_size=_NO_LIMIT_HERE)
-async def upload(pipeline: Written, request: Request, deps: Deps) -> dict[str, Any]:
+async def upload(caller: Writer, pipeline: Written, request: Request, deps: Deps) -> dict[str, Any]:
     """Take one or several documents; they are searchable once their status is Ready."""
-    taken = [_brief(state) for state in await Intake(deps.pipelines, pipeline).take(request)]
+    accepted = await Intake(deps.pipelines, pipeline, caller.key_id).take(request)
+    taken = [_brief(one.document_id, one.name, one.status) for one in accepted]
     return taken[0] if len(taken) == 1 else {"documents": taken}
 
 
@@ -80,7 +81,8 @@ async def show_document(pipeline: Written, document_id: str, deps: Deps) -> Docu
 @router.delete("/documents/{document_id}", status_code=202)
 async def remove_document(pipeline: Written, document_id: str, deps: Deps) -> dict[str, Any]:
     """Have a document taken out of the index and deleted."""
-    return _brief(await documents.remove(deps.pool, pipeline, document_id))
+    removing = await documents.remove(deps.pool, pipeline, document_id)
+    return _brief(removing.document_id, removing.name, removing.status)
 
 
 @router.post("/sync", status_code=202)
@@ -153,5 +155,5 @@ def _metered(cost_usd: str) -> dict[str, str]:
     return {"x-loam-cost-usd": cost_usd, "x-loam-cache": "miss"}
 
 
-def _brief(state: DocumentState) -> dict[str, Any]:
-    return {"documentId": state.document_id, "name": state.name, "status": state.status}
+def _brief(document_id: str, name: str, status: str) -> dict[str, Any]:
+    return {"documentId": document_id, "name": name, "status": status}

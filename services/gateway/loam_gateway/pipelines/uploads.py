@@ -13,11 +13,10 @@ from fastapi import Request
 from pydantic import Field, ValidationError
 
 from loam_gateway.pipelines import catalog, documents
-from loam_gateway.pipelines.model import PipelineId, StoredObject, document_id, takes_uploads
+from loam_gateway.pipelines.model import PipelineId, Receipt, StoredObject, document_id, takes_uploads
 from loam_gateway.pipelines.multipart import files
 from loam_gateway.storage.policy import prefix_of
 from loam_shared.contracts import Wire
-from loam_shared.contracts.internal import DocumentState
 from loam_shared.errors import InvalidRequestError, TooLargeError
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ MAX_INLINE_BYTES = 10 * 2**20
 # Boundaries and part headers come on top of the documents' own bytes.
 _FRAMING_BYTES = 64 * 2**10
 _MAX_NAME = 512
+_MAX_IDEMPOTENCY_KEY = 255
 
 
 class InlineDocument(Wire):
@@ -42,16 +42,17 @@ class InlineDocument(Wire):
 class Intake:
     """One request's uploads. What was stored is discarded again unless all of it was accepted."""
 
-    def __init__(self, room: "Room", pipeline: PipelineId) -> None:
+    def __init__(self, room: "Room", pipeline: PipelineId, key_id: str) -> None:
         self._room = room
         self._pipeline = pipeline
+        self._key_id = key_id
         self._stored: list[StoredObject] = []
 
-    async def take(self, request: Request) -> list[DocumentState]:
+    async def take(self, request: Request) -> list[documents.Accepted]:
         """Store and queue what `request` carries.
 
-        Raises NotFoundError, TooLargeError before more than the limit was read, InvalidRequestError for a pipeline
-        that takes no uploads, a body without a document, or one that is malformed.
+        Raises NotFoundError, TooLargeError before more than the limit was read, IdempotencyConflictError, and
+        InvalidRequestError for a pipeline that takes no uploads, a body without a document, or one that is malformed.
         """
         if not takes_uploads(await catalog.spec(self._room.pool, self._pipeline)):
             raise InvalidRequestError(
@@ -59,11 +60,17 @@ class Intake:
             )
         try:
             await self._store(request)
-            return await documents.accept(self._room.pool, self._pipeline, self._stored)
+            return await documents.accept(self._room.pool, self._pipeline, self._stored, self._receipt(request))
         except BaseException:
             # Also when the client hangs up: what was stored so far must not stay. Housekeeping deletes it.
             await documents.discard_objects(self._room.pool, [one.key for one in self._stored])
             raise
+
+    def _receipt(self, request: Request) -> Receipt | None:
+        value = request.headers.get("idempotency-key")
+        if value is not None and len(value) > _MAX_IDEMPOTENCY_KEY:
+            raise InvalidRequestError(f"Idempotency-Key: at most {_MAX_IDEMPOTENCY_KEY} characters")
+        return Receipt(self._key_id, value) if value else None
 
     async def _store(self, request: Request) -> None:
         content_type = request.headers.get("content-type", "")
