@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from loam_bedrock_local.prompt import Json
+from loam_bedrock_local.schema import Field, read
 from loam_bedrock_local.words import terms
 
 _MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()  # noqa: SIM905 - reads better than a list
@@ -48,50 +49,50 @@ class Filler:
         self._used: set[str] = set()
 
     def fill(self, schema: Json) -> Json:
-        """An object for the schema of a tool's input."""
-        return self._object(schema, schema)
+        """An object for the schema of a tool's input.
 
-    def _object(self, schema: Json, root: Json) -> Json:
-        required = set(schema.get("required") or ())
-        filled = {}
-        for name, property_schema in (schema.get("properties") or {}).items():
-            value = self._value(name, property_schema, root, required=name in required)
-            if value is not None or name in required:
-                filled[name] = value
-        return filled
+        Raises:
+            ValidationError: it is no JSON schema.
+        """
+        return self._object(read(schema))
 
-    def _value(self, name: str, schema: Json, root: Json, *, required: bool) -> Any:
-        schema = _resolved(schema, root)
-        if "const" in schema:
-            return schema["const"]
-        if "enum" in schema:
-            return self._choice(schema["enum"], required=required, default=schema.get("default"))
-        kinds: dict[str, Callable[[], Any]] = {
-            "string": lambda: self._string(name, schema, required=required),
-            "integer": lambda: self._number(name, schema, int, required=required),
-            "number": lambda: self._number(name, schema, float, required=required),
-            "boolean": lambda: self._boolean(name, schema, required=required),
-            "array": lambda: self._array(name, schema, root, required=required),
-            "object": lambda: self._object(schema, root) or ({} if required else None),
+    def _object(self, field: Field) -> Json:
+        values = {name: self._value(name, member, required=required) for name, member, required in field.members}
+        required_names = {name for name, _, required in field.members if required}
+        return {name: value for name, value in values.items() if value is not None or name in required_names}
+
+    def _value(self, name: str, field: Field, *, required: bool) -> Any:
+        if field.options:
+            return self._choice(field, required=required)
+        if field.kind == "object":
+            return self._object(field) or ({} if required else None)
+        fillers: dict[str, Callable[..., Any]] = {
+            "string": self._string,
+            "integer": self._number,
+            "number": self._number,
+            "boolean": self._boolean,
+            "array": self._array,
         }
-        return kinds.get(_type(schema), lambda: None)()
+        filler = fillers.get(field.kind)
+        return filler(name, field, required=required) if filler else None
 
-    def _choice(self, options: list[Any], *, required: bool, default: Any) -> Any:
+    def _choice(self, field: Field, *, required: bool) -> Any:
         words = set(terms(self._text))
-        named = [option for option in options if words & set(terms(str(option).replace("_", " ")))]
-        if named:
-            return named[0]
-        return (options[0] if default is None else default) if required else None
+        for option in field.options:
+            if words & set(terms(str(option).replace("_", " "))):
+                return option
+        fallback = field.options[0] if field.default is None else field.default
+        return fallback if required or len(field.options) == 1 else None
 
-    def _string(self, name: str, schema: Json, *, required: bool) -> str | None:
-        if schema.get("format") in ("date", "date-time") or "date" in name.lower():
+    def _string(self, name: str, field: Field, *, required: bool) -> str | None:
+        if field.format in ("date", "date-time") or "date" in name.lower():
             found = self._date()
         elif name.lower() in _WHOLE:
             return self._text
         else:
             found = self._labelled(name) or self._first(self._candidates(name))
         if found is None and required:
-            return str(schema.get("default") or self._remainder())
+            return str(field.default or self._remainder())
         return found
 
     def _candidates(self, name: str) -> list[str]:
@@ -112,8 +113,7 @@ class Filler:
 
     def _labelled(self, name: str) -> str | None:
         """`name: value`, `name is value` or `name = value`."""
-        label = re.escape(name).replace("_", "[ _]")
-        match = re.search(rf"\b{label}\s*(?:[:=]|\bis\b)\s*[\"']?([^\"',;.\n?]+)", self._text, re.IGNORECASE)
+        match = re.search(rf"\b{_label(name)}\s*(?:[:=]|\bis\b)\s*[\"']?([^\"',;.\n?]+)", self._text, re.IGNORECASE)
         return match[1].strip() if match else None
 
     def _date(self) -> str | None:
@@ -124,35 +124,35 @@ class Filler:
             return None
         return f"{written['year']}-{_MONTHS.index(written['month'].lower()) + 1:02}-{int(written['day']):02}"
 
-    def _number(self, name: str, schema: Json, kind: type[int] | type[float], *, required: bool) -> float | int | None:
+    def _number(self, name: str, field: Field, *, required: bool) -> float | None:
         text = _LONG_DATE.sub("", _ISO_DATE.sub("", self._text))
-        label, number = re.escape(name).replace("_", "[ _]"), r"-?\d+(?:\.\d+)?"
+        label, number = _label(name), r"-?\d+(?:\.\d+)?"
         near = re.search(rf"(?i)\b{label}\b\D{{0,20}}?({number})|({number})\s+{label}\b", text)
         found = near[1] or near[2] if near else self._first(_NUMBER.findall(text))
+        if found is None and not required:
+            return None
         if found is None:
-            fallback: float | None = schema.get("default", schema.get("minimum", 0))
-            return fallback if required else None
-        value: float = kind(float(found))
-        lowest: float = schema.get("minimum", value)
-        highest: float = schema.get("maximum", value)
-        return min(max(value, lowest), highest)
+            found = next((str(known) for known in (field.default, field.minimum) if known is not None), "0")
+        return _bounded(found, field)
 
-    def _boolean(self, name: str, schema: Json, *, required: bool) -> bool | None:
-        label = re.escape(name).replace("_", "[ _]")
-        if match := re.search(rf"(\b(?:no|not|without|don't)\s+(?:\w+\s+)?)?\b{label}\b", self._text, re.IGNORECASE):
+    def _boolean(self, name: str, field: Field, *, required: bool) -> bool | None:
+        if match := re.search(
+            rf"(\b(?:no|not|without|don't)\s+(?:\w+\s+)?)?\b{_label(name)}\b", self._text, re.IGNORECASE
+        ):
             return match[1] is None
-        return bool(schema.get("default", False)) if required else None
+        return bool(field.default) if required else None
 
-    def _array(self, name: str, schema: Json, root: Json, *, required: bool) -> list[Any] | None:
-        items = _resolved(schema.get("items") or {"type": "string"}, root)
-        if _type(items) in ("integer", "number"):
-            kind = int if _type(items) == "integer" else float
-            values: list[Any] = [kind(float(number)) for number in _NUMBER.findall(self._text)]
-        elif _type(items) == "object":
-            values = [self._object(items, root)] if required else []
-        else:
-            values = self._candidates(name) or ([self._remainder()] if required else [])
-        return values[: schema.get("maxItems")] or ([] if required else None)
+    def _array(self, name: str, field: Field, *, required: bool) -> list[Any] | None:
+        items = field.items or Field("string")
+        match items.kind:
+            case "integer" | "number":
+                values: list[Any] = [_bounded(number, items) for number in _NUMBER.findall(self._text)]
+            case "string" if not items.options:
+                values = self._candidates(name) or ([self._remainder()] if required else [])
+            case _:
+                value = self._value(name, items, required=required)
+                values = [] if value is None else [value]
+        return values[: field.most_items] or ([] if required else None)
 
     def _first(self, candidates: list[str]) -> str | None:
         """The first one not used yet; when all are, none."""
@@ -167,20 +167,13 @@ class Filler:
         return self._text.rstrip(" ?!.")
 
 
-def _resolved(schema: Json, root: Json) -> Json:
-    """`schema` with its reference followed, and of alternatives the first that is not null."""
-    if "$ref" in schema:
-        target: Any = root
-        for part in schema["$ref"].removeprefix("#/").split("/"):
-            target = target.get(part, {})
-        return _resolved(target, root)
-    for union in ("anyOf", "oneOf", "allOf"):
-        for option in schema.get(union) or ():
-            if option.get("type") != "null":
-                return _resolved(option, root)
-    return schema
+def _label(name: str) -> str:
+    """A pattern for a property's name as people write it."""
+    return re.escape(name).replace("_", "[ _]")
 
 
-def _type(schema: Json) -> str:
-    kind = schema.get("type", "object" if "properties" in schema else "string")
-    return next((one for one in kind if one != "null"), "string") if isinstance(kind, list) else str(kind)
+def _bounded(number: str, field: Field) -> float:
+    """A number of the field's type within its bounds."""
+    value: float = int(float(number)) if field.kind == "integer" else float(number)
+    value = value if field.minimum is None else max(value, field.minimum)
+    return value if field.maximum is None else min(value, field.maximum)

@@ -44,17 +44,17 @@ class Exchange:
             HungUpError: the caller went away before its end.
             ValidationError: it is larger than Bedrock takes.
         """
-        body = b""
+        chunks, size = [], 0
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise HungUpError
-            chunk: bytes = message.get("body", b"")
-            body += chunk
-            if len(body) > _MOST_BYTES:
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            if size > _MOST_BYTES:
                 raise ValidationError("Input is too long for requested model.")
             if not message.get("more_body"):
-                return body
+                return b"".join(chunks)
 
     async def pause(self, seconds: float) -> None:
         """Wait, but not for somebody who is gone.

@@ -1,7 +1,5 @@
 """InvokeModel for the models that have no Converse: embeddings of Titan and Cohere, and Cohere's reranker."""
 
-from typing import Any
-
 import numpy as np
 
 from loam_bedrock_local import tokens
@@ -9,10 +7,23 @@ from loam_bedrock_local.embedder import Embedder, Vectors, normalize, widen
 from loam_bedrock_local.errors import ValidationError
 from loam_bedrock_local.models import Model
 from loam_bedrock_local.prompt import Json
+from loam_bedrock_local.validation import conform
 
-_TITAN_DIMENSIONS = (256, 512, 1024)
-_COHERE_DIMENSIONS = (256, 512, 1024, 1536)
+_TITAN: Json = {
+    "inputText!": str,
+    "dimensions": (256, 512, 1024),
+    "normalize": (True, False),
+    "embeddingTypes": [("float", "binary")],
+}
 _TITAN_CHARACTERS, _TITAN_TOKENS = 50_000, 8192
+_COHERE_EMBED: Json = {
+    "texts!": [str],
+    "input_type!": ("search_document", "search_query", "classification", "clustering"),
+    "output_dimension": (256, 512, 1024, 1536),
+    "embedding_types": [("float",)],
+}
+_COHERE_TEXTS = 96
+_COHERE_RERANK: Json = {"query!": str, "documents!": [str], "top_n": int}
 _MALFORMED = "Malformed input request: {}, please reformat your input and try again."
 
 
@@ -39,14 +50,11 @@ class Invoker:
                 raise ValidationError("This stand-in serves chat models over Converse and ConverseStream only.")
 
     def _titan(self, body: Json) -> tuple[Json, int]:
-        text, dimensions = body.get("inputText"), body.get("dimensions", 1024)
-        if not isinstance(text, str):
-            raise ValidationError(_MALFORMED.format("#: required key [inputText] not found"))
+        conform(body, _TITAN)
+        text, dimensions = body["inputText"], body.get("dimensions", 1024)
         if not 1 <= len(text) <= _TITAN_CHARACTERS:
             expected = "expected minLength: 1" if not text else f"expected maxLength: {_TITAN_CHARACTERS}"
             raise ValidationError(_MALFORMED.format(f"{expected}, actual: {len(text)}"))
-        if dimensions not in _TITAN_DIMENSIONS:
-            raise ValidationError(_MALFORMED.format(f"#/dimensions: {dimensions} is not a valid enum value"))
         counted = tokens.count(text)
         if counted > _TITAN_TOKENS:
             raise ValidationError(
@@ -60,29 +68,25 @@ class Invoker:
         return main | {"embeddingsByType": by_type, "inputTextTokenCount": counted}, counted
 
     def _cohere_embed(self, model: Model, body: Json) -> tuple[Json, int]:
-        texts = body.get("texts")
-        if not isinstance(texts, list) or not 1 <= len(texts) <= 96 or not all(isinstance(t, str) for t in texts):
-            raise ValidationError(_MALFORMED.format("#/texts: expected 1 to 96 strings"))
-        if "input_type" not in body:
-            raise ValidationError(_MALFORMED.format("#: required key [input_type] not found"))
+        conform(body, _COHERE_EMBED)
+        texts = body["texts"]
+        if not 1 <= len(texts) <= _COHERE_TEXTS:
+            raise ValidationError(_MALFORMED.format(f"#/texts: expected 1 to {_COHERE_TEXTS}, actual: {len(texts)}"))
         dimensions = body.get("output_dimension", 1536 if model.name == "cohere.embed-v4:0" else 1024)
-        if dimensions not in _COHERE_DIMENSIONS:
-            raise ValidationError(_MALFORMED.format(f"#/output_dimension: {dimensions} is not a valid enum value"))
-        vectors: Any = self._vectors(texts, dimensions, unit=True)
+        vectors = self._vectors(texts, dimensions, unit=True)
         answer: Json = {"id": "", "response_type": "embeddings_floats", "embeddings": vectors, "texts": texts}
         if body.get("embedding_types"):
             answer |= {"response_type": "embeddings_by_type", "embeddings": {"float": vectors}}
         return answer, sum(map(tokens.count, texts))
 
     def _cohere_rerank(self, body: Json) -> tuple[Json, int]:
-        query, documents = body.get("query"), body.get("documents")
-        if not isinstance(query, str) or not isinstance(documents, list) or not documents:
-            raise ValidationError(_MALFORMED.format("#: query and documents are required"))
-        vectors = normalize(self._embedder.embed([query, *map(str, documents)]))
+        conform(body, _COHERE_RERANK)
+        texts = [body["query"], *body["documents"]]
+        vectors = normalize(self._embedder.embed(texts))
         scores = (vectors[1:] @ vectors[0]).clip(0, 1)
-        order = np.argsort(-scores, kind="stable")[: body.get("top_n", len(documents))]
+        order = np.argsort(-scores, kind="stable")[: body.get("top_n")]
         results = [{"index": int(index), "relevance_score": float(scores[index])} for index in order]
-        return {"results": results}, sum(map(tokens.count, [query, *map(str, documents)]))
+        return {"results": results}, sum(map(tokens.count, texts))
 
     def _vectors(self, texts: list[str], dimensions: int, *, unit: bool) -> Vectors:
         vectors = self._embedder.embed(texts)

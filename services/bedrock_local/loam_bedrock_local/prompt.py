@@ -1,7 +1,6 @@
 """What a Converse request says: the question, the sources to answer it from, the tools, and how to cite."""
 
 import base64
-import binascii
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from loam_bedrock_local.errors import ValidationError
 from loam_bedrock_local.words import sentences
 
 Json = dict[str, Any]
@@ -118,7 +118,10 @@ class Prompt:
         text_format = (self.body.get("outputConfig") or {}).get("textFormat")
         if not text_format:
             return None
-        schema: Json = orjson.loads(text_format["structure"]["jsonSchema"]["schema"])
+        try:
+            schema: Json = orjson.loads(text_format["structure"]["jsonSchema"]["schema"])
+        except orjson.JSONDecodeError as error:
+            raise ValidationError(f"outputConfig.textFormat: the schema is no JSON: {error}") from error
         return schema
 
     @property
@@ -190,7 +193,7 @@ def document_text(document: Json) -> str:
         return ""
     try:
         return base64.b64decode(source["bytes"]).decode(errors="replace")
-    except binascii.Error:
+    except ValueError:
         return ""
 
 

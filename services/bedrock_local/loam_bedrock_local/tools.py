@@ -4,6 +4,7 @@ import re
 from collections import Counter
 
 from loam_bedrock_local.prompt import Prompt, Tool
+from loam_bedrock_local.schema import read
 from loam_bedrock_local.words import terms
 
 _WORD_IN_NAME = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
@@ -32,8 +33,8 @@ def _relevance(tool: Tool, question: str) -> int:
         return 2 * _LEAST
     asked = set(terms(question)) - _IDLE
     named = set(terms(_spelled(tool.name)))
-    properties = tool.schema.get("properties") or {}
-    described = set(terms(f"{tool.description} {' '.join(map(_spelled, properties))}"))
+    properties = " ".join(_spelled(name) for name, _, _ in read(tool.schema).members)
+    described = set(terms(f"{tool.description} {properties}"))
     points = Counter(dict.fromkeys(asked & named, 2)) | Counter(asked & described)
     return points.total()
 

@@ -1,11 +1,16 @@
 """Which tools are called, and with what: always an input that the tool's schema allows."""
 
+from contextlib import suppress
+
 import jsonschema
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from loam_bedrock_local.arguments import Filler
 from loam_bedrock_local.converse import ToolUse
+from loam_bedrock_local.errors import BedrockError
 from loam_bedrock_local.models import resolve
 
 NOVA = "amazon.nova-lite-v1:0"
@@ -118,6 +123,37 @@ def test_nested_and_optional_fields_are_filled_as_far_as_the_text_goes():
 def test_required_fields_are_there_whatever_was_said(text, schema):
     filled = Filler(text).fill(schema)
     jsonschema.validate(filled, schema)
+
+
+NODE = {"type": "object", "properties": {"child": {"$ref": "#"}, "name": {"type": "string"}}, "required": ["child"]}
+KEYWORDS = [
+    "type",
+    "properties",
+    "required",
+    "items",
+    "enum",
+    "anyOf",
+    "$ref",
+    "minimum",
+    "default",
+    "format",
+    "maxItems",
+]
+JSON = st.recursive(
+    st.none() | st.integers(-3, 3) | st.sampled_from(["string", "integer", "array", "object", "a", "#/a"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from([*KEYWORDS, "a"]), inner, max_size=3),
+)
+
+
+def test_a_schema_that_refers_to_itself_is_filled_to_a_depth():
+    assert Filler("").fill(NODE)["child"]["child"]["child"]
+
+
+@settings(max_examples=300)
+@given(JSON, st.text(max_size=20))
+def test_any_schema_is_filled_or_refused(schema, text):
+    with suppress(BedrockError):
+        assert isinstance(Filler(text).fill({"type": "object", "properties": {"a": schema}}), dict)
 
 
 async def test_structured_output_is_json_of_the_schema(complete):
