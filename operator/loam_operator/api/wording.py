@@ -90,4 +90,4 @@ def _json_type(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    return json.dumps(value, default=str, ensure_ascii=False)
+    return json.dumps(value, default=str, ensure_ascii=False, separators=(",", ":"))
