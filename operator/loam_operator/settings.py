@@ -29,6 +29,14 @@ class Platform(BaseModel):
     storage_port: int = 443
     dns_namespace: str = "kube-system"
 
+    def namespace_of(self, tenant: str) -> str:
+        """The namespace that a tenant of this name owns."""
+        return self.tenant_namespace_prefix + tenant
+
+    def is_reserved(self, namespace: str) -> bool:
+        """Whether a namespace is Kubernetes' own or the platform's, and so never a tenant's."""
+        return namespace in {"default", self.namespace} or namespace.startswith("kube-")
+
 
 class Settings(BaseSettings):
     """Everything that the operator reads from its environment."""

@@ -1,0 +1,124 @@
+"""Whether a RagPipeline can be served, and how far it has come."""
+
+from typing import Any
+
+from loam_operator.api.v1alpha1 import ModelRoute, RagPipeline
+from loam_operator.decide.facts import Fact, fails, holds, unknown
+from loam_operator.keys import is_owned
+from loam_operator.seen import SeenPipeline
+from loam_shared.contracts.admin import PipelineState
+
+_ACCEPTED = "Accepted"
+
+
+def obstacle(seen: SeenPipeline) -> Fact | None:
+    """The first reason for which the manifest cannot be served as it is, if any."""
+    checks = (_tenant, _mode, _embedding, _generation, _sources, _key_secret)
+    return next((fact for check in checks if (fact := check(seen)) is not None), None)
+
+
+def _tenant(seen: SeenPipeline) -> Fact | None:
+    namespace = seen.pipeline.metadata.namespace
+    if seen.tenant is None or seen.tenant.metadata.deletion_timestamp:
+        return fails(_ACCEPTED, "NoTenant", f'namespace "{namespace}" is of no tenant')
+    if seen.storage_secret is None:
+        return fails(_ACCEPTED, "TenantNotReady", f'tenant "{seen.tenant.metadata.name}" has no storage yet')
+    return None
+
+
+def _mode(seen: SeenPipeline) -> Fact | None:
+    if seen.pipeline.spec.serving.mode == "Shared":
+        return fails(_ACCEPTED, "NotServed", "this version of Loam serves the mode Dedicated only")
+    return None
+
+
+def _embedding(seen: SeenPipeline) -> Fact | None:
+    wanted = seen.pipeline.spec.embedding
+    missing = _model(seen, "spec.embedding.model", wanted.model, seen.embedding)
+    if missing or seen.embedding is None:
+        return missing
+    spec = seen.embedding.spec
+    if "Embed" not in spec.capabilities:
+        return fails(_ACCEPTED, "ModelCannotEmbed", f'ModelRoute "{wanted.model}" lacks the capability Embed')
+    if spec.dimensions != wanted.dimensions:
+        message = f'ModelRoute "{wanted.model}" gives {spec.dimensions} dimensions, not {wanted.dimensions}'
+        return fails(_ACCEPTED, "DimensionsMismatch", f"spec.embedding.dimensions: {message}")
+    return None
+
+
+def _generation(seen: SeenPipeline) -> Fact | None:
+    wanted = seen.pipeline.spec.generation.model
+    missing = _model(seen, "spec.generation.model", wanted, seen.generation)
+    if missing or seen.generation is None:
+        return missing
+    if "Chat" not in seen.generation.spec.capabilities:
+        return fails(_ACCEPTED, "ModelCannotChat", f'ModelRoute "{wanted}" lacks the capability Chat')
+    return None
+
+
+def _model(seen: SeenPipeline, field: str, name: str, route: ModelRoute | None) -> Fact | None:
+    if route is None:
+        return fails(_ACCEPTED, "ModelMissing", f'{field}: there is no ModelRoute "{name}"')
+    if seen.tenant is not None and name not in seen.tenant.spec.models:
+        message = f'{field}: "{name}" is not among the models of tenant "{seen.tenant.metadata.name}"'
+        return fails(_ACCEPTED, "ModelNotAllowed", message)
+    return None
+
+
+def _sources(seen: SeenPipeline) -> Fact | None:
+    missing = [name for name, manifest in seen.config_maps.items() if manifest is None]
+    if missing:
+        return fails(_ACCEPTED, "ConfigMapMissing", f'spec.sources: there is no ConfigMap "{missing[0]}"')
+    buckets = seen.tenant.spec.storage.source_buckets if seen.tenant else []
+    for source in seen.pipeline.spec.sources:
+        if source.s3 and source.s3.bucket not in buckets:
+            message = f'spec.sources: the Tenant does not list bucket "{source.s3.bucket}" in storage.sourceBuckets'
+            return fails(_ACCEPTED, "BucketNotAllowed", message)
+    return None
+
+
+def _key_secret(seen: SeenPipeline) -> Fact | None:
+    if seen.key_secret is not None and not is_owned(seen.key_secret, seen.pipeline.metadata.uid):
+        name = seen.key_secret["metadata"]["name"]
+        return fails(_ACCEPTED, "SecretNotOwned", f'Secret "{name}" was not made for this pipeline and is left alone')
+    return None
+
+
+def serving(seen: SeenPipeline) -> Fact:
+    """Whether its pods run."""
+    if seen.tenant is not None and seen.tenant.spec.suspended:
+        return fails("Serving", "Suspended", "the tenant is suspended")
+    for deployment in (seen.retrieval, seen.ingestion):
+        if deployment is None or not _available(deployment):
+            name = deployment["metadata"]["name"] if deployment else f"{seen.pipeline.metadata.name}-retrieval"
+            return fails("Serving", "PodsStarting", f'Deployment "{name}" has no pod that is ready yet')
+    return holds("Serving", "PodsReady")
+
+
+def _available(deployment: dict[str, Any]) -> bool:
+    status = deployment.get("status") or {}
+    fresh = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
+    return bool(fresh and status.get("availableReplicas", 0) >= 1)
+
+
+def indexed(state: PipelineState | None) -> Fact:
+    """Whether every document is in the index."""
+    if state is None:
+        return unknown("Indexed", "NotRead", "the gateway has not said yet what is indexed")
+    if state.pending:
+        return fails("Indexed", "Indexing", f"{state.pending} of {state.documents} documents wait to be indexed")
+    if state.failed:
+        message = f"{state.failed} of {state.documents} documents could not be indexed; the list of documents says why"
+        return fails("Indexed", "DocumentsFailed", message)
+    return holds("Indexed", "Indexed")
+
+
+def synced(pipeline: RagPipeline, state: PipelineState | None) -> Fact:
+    """Whether the sources were looked at without an error."""
+    if all(source.uploads is not None for source in pipeline.spec.sources):
+        return holds("Synced", "NoSources", "documents arrive over the API only")
+    if state is not None and state.sync_error:
+        return fails("Synced", "SyncFailed", state.sync_error)
+    if state is None or state.last_sync_time is None:
+        return fails("Synced", "NotYet", "the sources were not looked at yet")
+    return holds("Synced", "Synced")

@@ -1,0 +1,16 @@
+"""Names of what is rendered, where more than one room must know them."""
+
+RETRIEVAL = "retrieval"
+INGESTION = "ingestion"
+STORAGE_SECRET = "loam-storage"  # noqa: S105 - a name
+SERVICE_PORT = 8080
+
+
+def key_secret(pipeline: str) -> str:
+    """The Secret with the gateway key of a pipeline's own pods."""
+    return f"{pipeline}-gateway-key"
+
+
+def configuration(pipeline: str) -> str:
+    """The ConfigMap with a pipeline's spec."""
+    return f"{pipeline}-pipeline"

@@ -1,0 +1,29 @@
+"""Reads what a Tenant depends on."""
+
+from loam_operator.api.v1alpha1 import ApiKey, Tenant
+from loam_operator.cluster import Cluster, Ref
+from loam_operator.kinds import NAMESPACE
+from loam_operator.observe.secrets import referred
+from loam_operator.observe.world import read, read_all, route
+from loam_operator.seen import SeenTenant
+from loam_operator.settings import Platform
+
+
+def observe(cluster: Cluster, name: str, platform: Platform) -> SeenTenant | None:
+    """Everything about one Tenant; None when it is gone."""
+    tenant = read(cluster, Tenant, name)
+    if tenant is None:
+        return None
+    namespace = platform.namespace_of(name)
+    credentials = {
+        entry.provider: referred(cluster, entry.secret_ref, namespace) for entry in tenant.spec.provider_credentials
+    }
+    return SeenTenant(
+        tenant=tenant,
+        namespace=namespace,
+        live_namespace=cluster.get(Ref(NAMESPACE.api_version, NAMESPACE.kind, namespace)),
+        tenants={other.metadata.uid: other.metadata.name for other in read_all(cluster, Tenant)},
+        missing_models=tuple(model for model in tenant.spec.models if route(cluster, model) is None),
+        credentials={provider: text for provider, text in credentials.items() if text is not None},
+        key_secrets=tuple(sorted({key.spec.secret_name for key in read_all(cluster, ApiKey, namespace)})),
+    )

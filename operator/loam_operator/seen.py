@@ -1,0 +1,55 @@
+"""What observing brings home: everything that deciding and rendering an object may look at, read in one go."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from loam_operator.api.v1alpha1 import ApiKey, ModelRoute, RagPipeline, Tenant
+from loam_operator.cluster import Manifest
+
+
+@dataclass(frozen=True)
+class SeenModelRoute:
+    """A ModelRoute, all routes by name, and the platform's key for its provider."""
+
+    route: ModelRoute
+    routes: Mapping[str, ModelRoute]
+    credential: str | None
+
+
+@dataclass(frozen=True)
+class SeenTenant:
+    """A Tenant, its namespace, the names of all tenants by uid, what of its models is missing, and its own keys."""
+
+    tenant: Tenant
+    namespace: str
+    live_namespace: Manifest | None
+    tenants: Mapping[str, str]
+    missing_models: tuple[str, ...]
+    credentials: Mapping[str, str]
+    key_secrets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SeenApiKey:
+    """An ApiKey, whose it is, and its Secret."""
+
+    key: ApiKey
+    tenant: Tenant | None
+    secret: Manifest | None
+    now: datetime
+
+
+@dataclass(frozen=True)
+class SeenPipeline:
+    """A RagPipeline, whose it is, the models it names, its sources in ConfigMaps, its Secrets and its Deployments."""
+
+    pipeline: RagPipeline
+    tenant: Tenant | None
+    embedding: ModelRoute | None
+    generation: ModelRoute | None
+    config_maps: Mapping[str, Manifest | None]
+    key_secret: Manifest | None
+    storage_secret: Manifest | None
+    retrieval: Manifest | None
+    ingestion: Manifest | None
