@@ -1,7 +1,7 @@
 """A pipeline's retrieval service, as the gateway calls it: one connection pool for all of them."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,34 +72,40 @@ class Retrieval:
     async def _post(self, call: Call, path: str, body: Wire) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = call.headers() | {"content-type": "application/json"}
         timeout = aiohttp.ClientTimeout(total=call.timeout, connect=5)
-        try:
-            async with self._session.post(
-                f"{call.endpoint.rstrip('/')}/{path}", data=body.to_json(), headers=headers, timeout=timeout
-            ) as response:
+        url = f"{call.endpoint.rstrip('/')}/{path}"
+        with _translated():
+            async with self._session.post(url, data=body.to_json(), headers=headers, timeout=timeout) as response:
                 if response.status != 200:
                     raise _error(await response.read())
                 yield response
-        except aiohttp.ServerTimeoutError as error:
-            raise errors.UnavailableError(_AWAY, retry_after=2) from error
-        except TimeoutError as error:
-            raise errors.DeadlineExceededError(f"no answer came within {call.timeout:g} s") from error
-        except (aiohttp.ClientError, ValidationError) as error:
-            raise errors.UnavailableError(_AWAY, retry_after=2) from error
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except aiohttp.ConnectionTimeoutError as error:
+        raise errors.UnavailableError(_AWAY, retry_after=2) from error
+    except TimeoutError as error:
+        raise errors.DeadlineExceededError("the pipeline's retrieval service took too long") from error
+    except (aiohttp.ClientError, ValidationError, orjson.JSONDecodeError, UnicodeDecodeError) as error:
+        raise errors.UnavailableError(_AWAY, retry_after=2) from error
 
 
 async def _events(content: aiohttp.StreamReader) -> AsyncIterator[ChatEvent]:
     """Server-sent events; comments and unknown fields are passed over, as the format asks."""
     name, data = "", b""
-    async for line in _lines(content):
-        key, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        if key == b"event":
-            name = value.decode()
-        elif key == b"data":
-            data += value
-        elif not line and name:
-            yield ChatEvent.model_validate({"event": name, "data": orjson.loads(data or b"{}")})
-            name, data = "", b""
+    with _translated():
+        async for line in _lines(content):
+            key, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            if key == b"event":
+                name = value.decode()
+            elif key == b"data":
+                data += value
+            elif not line and name:
+                yield ChatEvent.model_validate({"event": name, "data": orjson.loads(data or b"{}")})
+                name, data = "", b""
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:

@@ -3,9 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
-import orjson
 from pydantic import Field
 
 from loam_gateway.adapters.retrieval import Call, told_error
@@ -126,7 +124,10 @@ class Answers:
         return await conversations.recall(self._room.pool, self._pipeline, self._owner, ask.session_id)
 
     async def _remembering(self, ask: ChatAsk, events: AsyncIterator[ChatEvent]) -> AsyncIterator[ChatEvent]:
-        """Pass the events on; a turn is remembered once its answer is complete, before the caller hears so."""
+        """Pass the events on; a turn is remembered once its answer is complete, before the caller hears so.
+
+        Raises UnavailableError when they stop before the end.
+        """
         pieces: list[str] = []
         async for event in events:
             if event.event == "token":
@@ -135,14 +136,12 @@ class Answers:
                 said = (*ask.messages, Message(role="assistant", content="".join(pieces)))
                 await conversations.remember(self._room.pool, self._pipeline, self._owner, ask.session_id, said)
             yield event
+            if event.event in {"done", "error"}:
+                return
+        raise UnavailableError("the pipeline's retrieval service stopped in the middle of its answer", retry_after=2)
 
 
 async def _with_first(first: ChatEvent, rest: AsyncIterator[ChatEvent]) -> AsyncIterator[ChatEvent]:
     yield first
     async for event in rest:
         yield event
-
-
-def as_sse(event: str, data: dict[str, Any]) -> bytes:
-    """One server-sent event."""
-    return b"event: %b\ndata: %b\n\n" % (event.encode(), orjson.dumps(data))

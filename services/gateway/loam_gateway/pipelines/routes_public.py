@@ -1,25 +1,24 @@
 """Public routes of pipelines: documents, syncs, versions, query and chat."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from loam_gateway.auth import caller_with
 from loam_gateway.directory.model import Principal
 from loam_gateway.pipelines import catalog, documents
 from loam_gateway.pipelines import versions as index_versions
-from loam_gateway.pipelines.answers import Answers, ChatAnswer, ChatAsk, Gathered, QueryAsk, as_sse
+from loam_gateway.pipelines.answers import Answers, ChatAnswer, ChatAsk, Gathered, QueryAsk
 from loam_gateway.pipelines.model import PipelineId
 from loam_gateway.pipelines.uploads import Intake
+from loam_gateway.sse import EventStream, frame
 from loam_gateway.state import Deps
 from loam_shared.contracts import Wire
 from loam_shared.contracts.internal import DocumentState
 from loam_shared.contracts.retrieval import ChatEvent, Matches
-from loam_shared.errors import LoamError, render
 from loam_shared.http import request_id_of
 
 router = APIRouter(prefix="/v1/pipelines/{name}")
@@ -123,7 +122,7 @@ async def chat(
     async with AsyncExitStack() as stack:
         events = await stack.enter_async_context(answers.chat(ask))
         if ask.stream:
-            return _Streamed(_sse(events, request_id_of(request)), stack.pop_all())
+            return _Streamed(events, stack.pop_all())
         gathered = Gathered()
         async for event in events:
             gathered.add(event)
@@ -131,11 +130,11 @@ async def chat(
     return gathered.answer(ask.session_id)
 
 
-class _Streamed(StreamingResponse):
-    """Server-sent events; the upstream call ends with the response, also when the caller hangs up at once."""
+class _Streamed(EventStream):
+    """An answer as it comes; the call to the retrieval service ends with it, also when the caller hangs up at once."""
 
-    def __init__(self, content: AsyncIterator[bytes], held: AsyncExitStack) -> None:
-        super().__init__(content, media_type="text/event-stream", headers={"cache-control": "no-cache"})
+    def __init__(self, events: AsyncIterator[ChatEvent], held: AsyncExitStack) -> None:
+        super().__init__(b"", _frames(events), {})
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -143,12 +142,9 @@ class _Streamed(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def _sse(events: AsyncIterator[ChatEvent], request_id: str) -> AsyncIterator[bytes]:
-    try:
-        async for event in events:
-            yield as_sse(event.event, event.data)
-    except LoamError as error:
-        yield as_sse("error", render(error, request_id))
+async def _frames(events: AsyncIterator[ChatEvent]) -> AsyncGenerator[bytes, None]:
+    async for event in events:
+        yield frame(event.data, event.event)
 
 
 def _metered(cost_usd: str) -> dict[str, str]:
