@@ -1,0 +1,175 @@
+"""Micro-batches: while one transaction is in flight, the next gathers. One batcher and one connection per process."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from datetime import datetime
+
+import asyncpg
+import structlog
+
+from loam_gateway.adapters.postgres import Connection, Pool, is_transient
+from loam_gateway.ledger.accounts import AccountIds, keys_of
+from loam_gateway.ledger.clock import Clock
+from loam_gateway.ledger.tickets import HoldTicket, SettleTicket, Ticket
+from loam_gateway.ledger.turn import Turn, refusal
+from loam_shared.errors import LoamError
+
+_MAX_TICKETS = 512
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+# Longer than any batch should wait for its locks, shorter than callers wait for the ledger.
+_STATEMENT_TIMEOUT = "5s"
+_log = structlog.get_logger()
+
+
+class Batcher:
+    """Takes tickets and answers each one exactly once, however often the database goes away in between."""
+
+    def __init__(self, pool: Pool, clock: Clock) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._ids = AccountIds()
+        self._waiting: list[Ticket] = []
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._connection: Connection | None = None
+        self._backend: tuple[int, datetime] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._task = asyncio.create_task(self._serve(), name="ledger")
+
+    async def close(self, drain_seconds: float) -> None:
+        """Serve what is waiting, for at most `drain_seconds` seconds, and stop."""
+        if self._task is None:
+            return
+        self._closing = True
+        self._wake.set()
+        _done, late = await asyncio.wait([self._task], timeout=drain_seconds)
+        if late:
+            _log.error("the ledger is closed before all was posted; the holds will expire", tickets=len(self._waiting))
+            self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    def put(self, ticket: Ticket) -> None:
+        """Queue a ticket; the next batch takes it along."""
+        self._waiting.append(ticket)
+        self._wake.set()
+
+    async def _serve(self) -> None:
+        try:
+            while self._waiting or not self._closing:
+                await self._wake.wait()
+                batch, self._waiting = self._waiting[:_MAX_TICKETS], self._waiting[_MAX_TICKETS:]
+                if not self._waiting and not self._closing:
+                    self._wake.clear()
+                if batch:
+                    await self._commit(batch)
+        finally:
+            await self._disconnect()
+
+    async def _commit(self, batch: Sequence[Ticket]) -> None:
+        """Commit `batch` in one transaction, or, when something in it is refused by the database, each by itself."""
+        try:
+            await self._commit_together(batch)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            if len(batch) == 1:
+                _fail(batch[0], error)
+                return
+            _log.error("a batch of the ledger is repeated one by one", reason=str(error), tickets=len(batch))
+            for ticket in batch:
+                await self._commit([ticket])
+
+    async def _commit_together(self, batch: Sequence[Ticket]) -> None:
+        pause = _FIRST_PAUSE
+        while tickets := self._still_wanted(batch):
+            try:
+                connection = await self._connected()
+                await self._commit_once(connection, tickets)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+                if not is_transient(error):
+                    raise
+                _log.warning("the ledger cannot reach PostgreSQL", reason=repr(error), retry_in=pause)
+                await self._disconnect()
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            else:
+                return
+
+    def _still_wanted(self, batch: Sequence[Ticket]) -> list[Ticket]:
+        """The batch without the holds that nobody waits for; one that may have been taken is given back."""
+        tickets: list[Ticket] = []
+        for ticket in batch:
+            if not isinstance(ticket, HoldTicket) or not ticket.abandoned:
+                tickets.append(ticket)
+            elif ticket.attempted:
+                tickets.append(SettleTicket.release(ticket.hold()))
+        return tickets
+
+    async def _commit_once(self, connection: Connection, tickets: Sequence[Ticket]) -> None:
+        holds = [ticket for ticket in tickets if isinstance(ticket, HoldTicket)]
+        await self._address(connection, holds)
+        answerable = [ticket for ticket in tickets if not (isinstance(ticket, HoldTicket) and ticket.abandoned)]
+        for ticket in await Turn(answerable).run(connection, self._clock):
+            if isinstance(ticket, HoldTicket):
+                self._ids.forget(ticket.keys)
+            self.put(ticket)
+
+    async def _address(self, connection: Connection, holds: Sequence[HoldTicket]) -> None:
+        """Fix the moment of each hold that has none yet, and with it its accounts."""
+        fresh = [ticket for ticket in holds if not ticket.accounts]
+        for ticket in fresh:
+            ticket.held_at = self._clock.now()
+            ticket.keys = keys_of(ticket.request, ticket.held_at)
+        await self._ids.learn(connection, (key for ticket in fresh for key in ticket.keys))
+        for ticket in fresh:
+            ids = [self._ids.get(key) for key in ticket.keys]
+            if None in ids and not ticket.abandoned:
+                ticket.done.set_exception(refusal("unknown"))
+            ticket.accounts = tuple(id_ for id_ in ids if id_ is not None)
+
+    async def _connected(self) -> Connection:
+        """The batcher's own connection. What an earlier one may still have been doing is over by then."""
+        if self._connection is None:
+            connection = await self._pool.acquire(timeout=5)
+            try:
+                await self._end_earlier(connection)
+                await connection.execute(f"SET statement_timeout = '{_STATEMENT_TIMEOUT}'")
+                self._backend = await connection.fetchrow(_BACKEND)
+            except BaseException:
+                await self._give_back(connection)
+                raise
+            self._connection = connection
+        return self._connection
+
+    async def _end_earlier(self, connection: Connection) -> None:
+        """End the backend of a connection that broke: it has then committed its batch or never will."""
+        if self._backend is not None:
+            await connection.execute(_END_BACKEND, *self._backend)
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await self._give_back(connection)
+
+    async def _give_back(self, connection: Connection) -> None:
+        # Closed rather than reused: after a failure nobody knows what state it is in.
+        connection.terminate()
+        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            await self._pool.release(connection)
+
+
+_BACKEND = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+_END_BACKEND = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2
+"""
+
+
+def _fail(ticket: Ticket, error: Exception) -> None:
+    _log.error("the ledger refuses a ticket", ticket=type(ticket).__name__, reason=str(error))
+    if not ticket.done.done():
+        failure = LoamError("the ledger could not write this down")
+        failure.__cause__ = error
+        ticket.done.set_exception(failure)

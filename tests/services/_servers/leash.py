@@ -1,0 +1,30 @@
+"""Runs a command that ends when whoever started it does, however that ends: ``leash.py SIGNAL USER command …``.
+
+Standard input is a pipe that nobody writes to; it breaks when the starter is gone. USER is ``-`` for our own.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+
+def main() -> int:
+    """Run the command; its exit code."""
+    stop_signal, user, *command = sys.argv[1:]
+    become = {} if user == "-" else {"user": user, "group": os.getegid(), "extra_groups": []}
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **become)
+    signal.signal(signal.SIGTERM, lambda *_: process.send_signal(int(stop_signal)))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def follow() -> None:
+        os.read(sys.stdin.fileno(), 1)
+        os.killpg(process.pid, signal.SIGQUIT)
+
+    threading.Thread(target=follow, daemon=True).start()
+    return process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
