@@ -1,0 +1,42 @@
+# Everything here sets up what it needs; Python 3.11 or newer is all that has to be there.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench generate lock clean
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: ## make .venv with the `loam` command and all that the tests need
+	@$(PYTHON) scripts/venv.py install
+
+demo: install ## start the platform here, ingest documents (also those in DOCS=folder), ask three questions
+	@$(BIN)/loam demo $(if $(DOCS),--docs "$(DOCS)")
+
+test: lint ## linters, types, layers, generated files, then all tests
+	$(BIN)/pytest
+
+lint: install ## linters, types, layers, generated files
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m loam_operator.api.generate --check
+	$(BIN)/python scripts/reference.py --check
+
+bench: install ## measure the gateway and the local platform; figures go to build/bench/
+	$(BIN)/python tests/bench/gateway.py
+	$(BIN)/python tests/bench/platform.py
+
+generate: install ## write what is generated: CRDs and the reference pages
+	$(BIN)/python -m loam_operator.api.generate
+	$(BIN)/python scripts/reference.py
+
+lock: ## pin the newest dependencies that fit pyproject.toml
+	@$(PYTHON) scripts/venv.py lock
+
+clean: ## remove the virtual environment and what builds and tests left
+	rm -rf .venv build dist htmlcov .coverage .coverage.* .hypothesis
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
