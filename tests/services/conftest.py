@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from loam_gateway.adapters.postgres import Pool, create_pool
+from loam_gateway.adapters.postgres import Pool, connect
 from loam_gateway.migrations import upgrade
 
 from ._servers import embedded
@@ -58,6 +58,6 @@ async def database_url(postgres: embedded.Postgres, migrated_template: str) -> A
 @pytest_asyncio.fixture(scope="module")
 async def pool(database_url: str) -> AsyncIterator[Pool]:
     """Connections to the module's database."""
-    pool = await create_pool(database_url)
+    pool = await connect(database_url)
     yield pool
     await pool.close()

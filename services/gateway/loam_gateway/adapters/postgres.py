@@ -27,7 +27,7 @@ TRANSIENT: tuple[type[BaseException], ...] = (
 )
 
 
-async def create_pool(database_url: str, *, connections: int = 16, patience: float = 5) -> Pool:
+async def connect(database_url: str, connections: int = 16, *, patience: float = 5) -> Pool:
     """A pool of at most `connections`, none of which is opened before it is needed but the first.
 
     Raises what is in TRANSIENT when the server cannot be reached within `patience` seconds.
