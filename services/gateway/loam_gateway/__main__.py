@@ -1,9 +1,11 @@
 import argparse
+import asyncio
 import sys
 
 import uvloop
 from pydantic import ValidationError
 
+from loam_gateway import migrations
 from loam_gateway.server import serve
 from loam_gateway.settings import DatabaseSettings, Settings
 from loam_gateway.startup import StartupError
@@ -29,14 +31,16 @@ def main() -> int:
 
 
 def _run(command: str) -> int:
-    settings: DatabaseSettings
     if command == "serve":
         settings = Settings()
         logging.configure(settings.log_level, service="gateway")
         return uvloop.run(serve(settings))
-    settings = DatabaseSettings()
-    logging.configure(settings.log_level, service="gateway")
-    return 0
+    database = DatabaseSettings()
+    logging.configure(database.log_level, service="gateway")
+    if command == "migrate":
+        migrations.upgrade(database.database_url)
+        return 0
+    raise NotImplementedError
 
 
 def _sentence(error: ValidationError) -> str:

@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TypeAlias
 
-import asyncpg
 import orjson
 import structlog
 from joserfc.errors import JoseError
@@ -15,6 +13,7 @@ from joserfc.jwk import OKPKey
 from loam_gateway import storage
 from loam_gateway.adapters import postgres
 from loam_gateway.adapters.bedrock import Bedrock
+from loam_gateway.adapters.postgres import Pool
 from loam_gateway.adapters.redis import RateLimits
 from loam_gateway.directory import cache as directory
 from loam_gateway.ledger import Ledger
@@ -23,8 +22,6 @@ from loam_gateway.pipelines import room as pipelines
 from loam_gateway.settings import Settings
 from loam_gateway.state import Runtime, State
 from loam_gateway.vault import Vault, VaultError
-
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 _log = structlog.get_logger()
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
@@ -79,13 +76,13 @@ async def _opened(runtime: Runtime, secrets: "_Secrets", pool: Pool, stack: cont
     )
 
 
-async def _pool_when_up(runtime: Runtime, stop: asyncio.Event) -> "Pool | None":
+async def _pool_when_up(runtime: Runtime, stop: asyncio.Event) -> Pool | None:
     loop, settings = asyncio.get_running_loop(), runtime.settings
     deadline, pause = loop.time() + settings.startup_timeout, _FIRST_PAUSE
     while not stop.is_set():
         try:
             return await postgres.connect(settings.database_url, settings.database_connections)
-        except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+        except postgres.TRANSIENT as error:
             runtime.reason = f"PostgreSQL does not answer ({error})"
             if loop.time() + pause > deadline:
                 raise StartupError(f"{runtime.reason}; gave up after {settings.startup_timeout:g} s") from error

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-import asyncpg
 from fastapi import Depends, Request
 from joserfc.jwk import OKPKey
 
+from loam_gateway.adapters.postgres import Pool
 from loam_gateway.adapters.redis import RateLimits
 from loam_gateway.directory.cache import Directory
 from loam_gateway.ledger import Ledger
@@ -24,7 +24,7 @@ class State:
     """Everything that a request may need, connected and ready."""
 
     settings: Settings
-    pool: "asyncpg.Pool[asyncpg.Record]"
+    pool: Pool
     vault: Vault
     signing_key: OKPKey
     admin_token: bytes = field(repr=False)

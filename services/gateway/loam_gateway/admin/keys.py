@@ -2,7 +2,6 @@
 
 from fastapi import APIRouter, Depends
 
-from loam_gateway.admin.caps import key_policy
 from loam_gateway.admin.tenants import Acting
 from loam_gateway.auth import operator
 from loam_gateway.directory import changes, queries
@@ -18,9 +17,8 @@ async def put(tenant: str, key_id: str, desired: KeyPut, deps: Deps, act: Acting
     """Make the key as desired. 404 without its tenant, 409 when a hash is another key's."""
     if await queries.tenant_put(deps.pool, tenant) is None:
         raise NotFoundError(f"there is no tenant {tenant}")
-    # The cap comes first: a key is never usable without it.
-    await deps.ledger.set_policy(key_policy(tenant, key_id, desired.monthly_usd))
-    await changes.put_key(deps.pool, tenant, key_id, desired, act)
+    async with changes.changing(deps.pool) as connection:
+        await changes.put_key(connection, tenant, key_id, desired, act)
     deps.directory.forget()
 
 

@@ -1,14 +1,12 @@
 """What tenants have spent, for the status of their manifests."""
 
 from datetime import UTC, datetime
-from typing import TypeAlias
 
 import asyncpg
 
+from loam_gateway.adapters.postgres import Pool
 from loam_shared.contracts.admin import Spend
 from loam_shared.money import format_usd
-
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 _SPENDING = """
 SELECT t.name,

@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from loam_gateway.admin.caps import check_amounts, tenant_policies
 from loam_gateway.admin.spending import spending
 from loam_gateway.auth import operator
 from loam_gateway.directory import changes, queries
+from loam_gateway.directory.caps import check_amounts
 from loam_gateway.directory.changes import Act
 from loam_gateway.state import Deps, State
 from loam_shared.contracts.admin import Purge, StorageGrant, TenantPut, TenantState
@@ -30,9 +30,6 @@ async def put(tenant: str, desired: TenantPut, deps: Deps, act: Acting) -> Tenan
     """Make the tenant as desired. 409 when another Tenant of that name has it, or has left data under it."""
     check_amounts(desired)
     grant = await _provision(deps, tenant, desired)
-    # Caps come first: a tenant is never open without them.
-    for policy in tenant_policies(tenant, desired.budget):
-        await deps.ledger.set_policy(policy)
     await changes.put_tenant(deps.pool, deps.vault, tenant, desired, act)
     deps.directory.forget()
     return await _state(deps, tenant, desired, grant)

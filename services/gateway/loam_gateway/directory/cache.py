@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import asyncpg
 import structlog
 
+from loam_gateway.adapters.postgres import Pool
 from loam_gateway.directory import queries
 from loam_gateway.directory.model import Model, Principal, Tenant
 
@@ -58,7 +59,7 @@ class _Cache(Generic[_Value]):
 class Directory:
     """Tenants, models and keys for reading. Values are at most a second old."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    def __init__(self, pool: Pool) -> None:
         self._principals: _Cache[Principal | None] = _Cache(lambda digest: queries.principal(pool, digest))
         self._tenants: _Cache[Tenant | None] = _Cache(lambda name: queries.tenant(pool, name))
         self._models: _Cache[Model | None] = _Cache(lambda name: queries.model(pool, name))
@@ -82,7 +83,7 @@ class Directory:
 
 
 @contextlib.asynccontextmanager
-async def opened(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str) -> AsyncIterator[Directory]:
+async def opened(pool: Pool, database_url: str) -> AsyncIterator[Directory]:
     """A directory that listens for changes as long as the context lasts."""
     directory = Directory(pool)
     listening = asyncio.create_task(_listen(database_url, directory))

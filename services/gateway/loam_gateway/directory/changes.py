@@ -7,20 +7,21 @@ import base64
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from datetime import datetime
+from typing import Any
 
 import asyncpg
 import orjson
 
+from loam_gateway.adapters.postgres import Connection, Pool
+from loam_gateway.directory.caps import key_policy, nanos_of, tenant_policies
 from loam_gateway.directory.queries import CHANNEL
+from loam_gateway.ledger.policies import set_policies
 from loam_gateway.vault import Vault, VaultError
 from loam_shared.contracts import Wire
 from loam_shared.contracts.admin import KeyPut, ModelPut, TenantPut
 from loam_shared.errors import ConflictError
-from loam_shared.money import parse_usd
 
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
-Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 _MODEL_PURPOSE, _TENANT_PURPOSE = "model credential", "tenant credential"
 
 _PUT_MODEL = """
@@ -56,6 +57,9 @@ RETURNING true
 _DROP_OTHER_HASHES = """
 DELETE FROM key_hashes WHERE tenant = $1 AND key_id = $2 AND sha256 <> ALL ($3::bytea[]) RETURNING true
 """
+_LET_HASHES_EXPIRE = """
+UPDATE key_hashes SET expires_at = least(expires_at, $3) WHERE tenant = $1 AND key_id = $2
+"""
 _COUNT_HASHES = "SELECT count(*) FROM key_hashes WHERE tenant = $1 AND key_id = $2"
 _REVOKE_KEY = """
 UPDATE api_keys SET revoked_at = now(), updated_at = now()
@@ -75,7 +79,7 @@ class Act:
 async def put_model(pool: Pool, vault: Vault, name: str, desired: ModelPut, act: Act) -> None:
     """Make the model as desired. Raises ConflictError when it belongs to another ModelRoute."""
     spec = desired.model_copy(update={"credential": None}).to_json()
-    async with _changing(pool) as connection:
+    async with changing(pool) as connection:
         row = await connection.fetchrow("SELECT uid, spec, credential FROM models WHERE name = $1 FOR UPDATE", name)
         if row is not None:
             _check_owner(f'the model "{name}"', row["uid"], desired.uid)
@@ -83,19 +87,19 @@ async def put_model(pool: Pool, vault: Vault, name: str, desired: ModelPut, act:
                 return
         sealed = desired.credential and vault.encrypt(desired.credential.encode(), purpose=_MODEL_PURPOSE)
         await connection.execute(_PUT_MODEL, name, desired.uid, spec, sealed)
-        await _tell(connection, act, "put model", None, name, orjson.loads(spec))
+        await _tell(connection, act, "model.put", None, name, orjson.loads(spec))
 
 
 async def delete_model(pool: Pool, name: str, act: Act) -> None:
     """Take the model away, if it is there."""
-    async with _changing(pool) as connection:
+    async with changing(pool) as connection:
         if await connection.fetchval("DELETE FROM models WHERE name = $1 RETURNING name", name):
-            await _tell(connection, act, "delete model", None, name, {})
+            await _tell(connection, act, "model.delete", None, name, {})
 
 
 async def put_tenant(pool: Pool, vault: Vault, name: str, desired: TenantPut, act: Act) -> None:
-    """Make the tenant as desired. Raises ConflictError when another Tenant of that name is alive."""
-    async with _changing(pool) as connection:
+    """Make the tenant as desired, its caps with it. Raises ConflictError when another Tenant of that name is alive."""
+    async with changing(pool) as connection:
         row = await connection.fetchrow("SELECT uid, settings, active FROM tenants WHERE name = $1 FOR UPDATE", name)
         if row is not None and row["active"]:
             if not desired.adopt:
@@ -103,54 +107,65 @@ async def put_tenant(pool: Pool, vault: Vault, name: str, desired: TenantPut, ac
             if _is_put(lambda: _revealed_settings(vault, row["settings"]), desired):
                 return
         await connection.execute(_PUT_TENANT, name, desired.uid, _sealed_settings(vault, desired), desired.suspended)
+        await set_policies(connection, tenant_policies(name, desired.budget), actor=act.actor)
         public = orjson.loads(desired.model_copy(update={"provider_credentials": ()}).to_json())
-        await _tell(connection, act, "put tenant", name, name, public)
+        await _tell(connection, act, "tenant.put", name, name, public)
 
 
 async def end_tenant(pool: Pool, name: str, uid: str, act: Act) -> None:
     """Refuse everything of the tenant from now on. Its rows stay as long as its ledger does."""
-    async with _changing(pool) as connection:
+    async with changing(pool) as connection:
         if await connection.fetchval(_END_TENANT, name, uid) is None:
             return
         await connection.execute("UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE tenant = $1", name)
         await connection.execute("DELETE FROM key_hashes WHERE tenant = $1", name)
-        await _tell(connection, act, "end tenant", name, name, {"uid": uid})
+        await _tell(connection, act, "tenant.end", name, name, {"uid": uid})
 
 
-async def put_key(pool: Pool, tenant: str, key_id: str, desired: KeyPut, act: Act) -> None:
-    """Make the key as desired. Raises ConflictError when one of its hashes belongs to another key or tenant."""
+async def put_key(connection: Connection, tenant: str, key_id: str, desired: KeyPut, act: Act) -> None:
+    """Make the key as desired, its cap with it, within `changing`.
+
+    Raises ConflictError when one of its hashes belongs to another key or tenant.
+    """
     digests = [bytes.fromhex(known.sha256) for known in desired.hashes]
-    async with _changing(pool) as connection:
-        changes = [
-            await connection.fetchval(_PUT_KEY, tenant, key_id, *_key_columns(desired)),
-            await connection.fetchval(
-                _PUT_HASHES, tenant, key_id, digests, [known.expires_at for known in desired.hashes]
-            ),
-            await connection.fetchval(_DROP_OTHER_HASHES, tenant, key_id, digests),
-        ]
-        if await connection.fetchval(_COUNT_HASHES, tenant, key_id) != len(set(digests)):
-            raise ConflictError("a hash of this key belongs to another key; make a new key")
-        if any(changes):
-            await _tell(connection, act, "put key", tenant, key_id, orjson.loads(desired.to_json()))
+    expiries = [known.expires_at for known in desired.hashes]
+    changes = [
+        await connection.fetchval(_PUT_KEY, tenant, key_id, *_key_columns(desired)),
+        await connection.fetchval(_PUT_HASHES, tenant, key_id, digests, expiries),
+        await connection.fetchval(_DROP_OTHER_HASHES, tenant, key_id, digests),
+    ]
+    if await connection.fetchval(_COUNT_HASHES, tenant, key_id) != len(set(digests)):
+        raise ConflictError("a hash of this key belongs to another key; make a new key")
+    if any(changes):
+        await set_policies(connection, [key_policy(tenant, key_id, desired.monthly_usd)], actor=act.actor)
+        await _tell(connection, act, "key.put", tenant, key_id, orjson.loads(desired.to_json()))
+
+
+async def rotate_key(connection: Connection, tenant: str, key_id: str, digest: str, until: datetime, act: Act) -> None:
+    """Give the key a new secret, within `changing`; those that it had work `until` then at the longest."""
+    await connection.execute(_LET_HASHES_EXPIRE, tenant, key_id, until)
+    await connection.execute(_PUT_HASHES, tenant, key_id, [bytes.fromhex(digest)], [None])
+    await _tell(connection, act, "key.rotate", tenant, key_id, {"previousUntil": until.isoformat()})
 
 
 def _key_columns(key: KeyPut) -> tuple[Any, ...]:
-    cap = None if key.monthly_usd is None else parse_usd(key.monthly_usd)
+    cap = nanos_of("monthlyUsd", key.monthly_usd)
     return key.name, list(key.scopes), key.user, key.workload, cap, key.expires_at
 
 
 async def revoke_key(pool: Pool, tenant: str, key_id: str, act: Act) -> bool:
     """Refuse the key from now on. False when there was none to revoke."""
-    async with _changing(pool) as connection:
+    async with changing(pool) as connection:
         if await connection.fetchval(_REVOKE_KEY, tenant, key_id) is None:
             return False
         await connection.execute("DELETE FROM key_hashes WHERE tenant = $1 AND key_id = $2", tenant, key_id)
-        await _tell(connection, act, "revoke key", tenant, key_id, {})
+        await _tell(connection, act, "key.revoke", tenant, key_id, {})
         return True
 
 
 @contextlib.asynccontextmanager
-async def _changing(pool: Pool) -> AsyncIterator[Connection]:
+async def changing(pool: Pool) -> AsyncIterator[Connection]:
+    """A transaction; all that is changed in it is told at its end, or nothing is."""
     async with pool.acquire() as connection, connection.transaction():
         yield connection
 

@@ -10,7 +10,8 @@ from loam_gateway.metering.pricing import PriceList
 class Principal:
     """On whose behalf a request acts. It comes from a credential, never from a payload.
 
-    `workload` is the pipeline whose own pods hold the key; such a key opens the internal listener only.
+    `workload` is the pipeline whose own pods hold the key; such a key opens the internal listener only. `monthly_cap`
+    and `expires_at` are the key's own, in nano-dollars and until when it works.
     `root_request_id` is the public request that an internal call belongs to.
     """
 
@@ -19,11 +20,17 @@ class Principal:
     user: str | None = None
     scopes: frozenset[str] = field(default=frozenset())
     workload: str | None = None
+    monthly_cap: int | None = None
     expires_at: datetime | None = None
     root_request_id: str | None = None
     pipeline: str | None = None
     agent: str | None = None
     run: str | None = None
+
+    @property
+    def at_the_door(self) -> bool:
+        """Whether this is a caller's own request, and not one that a service or pod makes within the platform."""
+        return self.root_request_id is None and self.workload is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,7 @@
 
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 
-import asyncpg
-
+from loam_gateway.adapters.postgres import Pool
 from loam_gateway.directory.model import Limits, Model, Principal, Tenant
 from loam_gateway.metering.pricing import PriceList
 from loam_shared.contracts.admin import ModelPut, TenantPut
@@ -12,7 +11,8 @@ CHANNEL = "loam_directory"
 """Every change of the directory is told here; the message says nothing, since all of it is read again."""
 
 _PRINCIPAL = """
-SELECT k.tenant, k.key_id, k.user_id, k.scopes, k.workload
+SELECT k.tenant, k.key_id, k.user_id, k.scopes, k.workload, k.monthly_cap,
+       least(k.expires_at, h.expires_at) AS expires_at
 FROM key_hashes h JOIN api_keys k USING (tenant, key_id)
 WHERE h.sha256 = $1 AND k.revoked_at IS NULL
   AND (h.expires_at IS NULL OR h.expires_at > now()) AND (k.expires_at IS NULL OR k.expires_at > now())
@@ -22,7 +22,7 @@ _MODEL = "SELECT name, spec FROM models WHERE name = $1"
 _UNKNOWN_MODELS = "SELECT array(SELECT unnest($1::text[]) EXCEPT SELECT name FROM models ORDER BY 1)"
 
 
-async def principal(pool: "asyncpg.Pool[asyncpg.Record]", digest: str) -> Principal | None:
+async def principal(pool: Pool, digest: str) -> Principal | None:
     """The owner of the key with that SHA-256, as long as it is active."""
     row = await pool.fetchrow(_PRINCIPAL, bytes.fromhex(digest))
     if row is None:
@@ -33,28 +33,30 @@ async def principal(pool: "asyncpg.Pool[asyncpg.Record]", digest: str) -> Princi
         user=row["user_id"],
         scopes=frozenset(row["scopes"]),
         workload=row["workload"],
+        monthly_cap=row["monthly_cap"],
+        expires_at=row["expires_at"],
     )
 
 
-async def tenant(pool: "asyncpg.Pool[asyncpg.Record]", name: str) -> Tenant | None:
+async def tenant(pool: Pool, name: str) -> Tenant | None:
     """The tenant as it was put last, unless it is gone."""
     put = await tenant_put(pool, name)
     return None if put is None else tenant_from(name, put)
 
 
-async def tenant_put(pool: "asyncpg.Pool[asyncpg.Record]", name: str) -> TenantPut | None:
+async def tenant_put(pool: Pool, name: str) -> TenantPut | None:
     """What the operator put last for the tenant, its credentials still encrypted, unless it is gone."""
     settings = await pool.fetchval(_TENANT, name)
     return None if settings is None else TenantPut.model_validate_json(settings)
 
 
-async def model(pool: "asyncpg.Pool[asyncpg.Record]", name: str) -> Model | None:
+async def model(pool: Pool, name: str) -> Model | None:
     """The model as it was put last."""
     row = await pool.fetchrow(_MODEL, name)
     return None if row is None else model_from(name, ModelPut.model_validate_json(row["spec"]))
 
 
-async def unknown_models(pool: "asyncpg.Pool[asyncpg.Record]", names: tuple[str, ...]) -> tuple[str, ...]:
+async def unknown_models(pool: Pool, names: tuple[str, ...]) -> tuple[str, ...]:
     """Those of `names` that no ModelRoute stands for."""
     return tuple(await pool.fetchval(_UNKNOWN_MODELS, list(names)))
 

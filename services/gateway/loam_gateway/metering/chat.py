@@ -122,24 +122,32 @@ class ChatStream:
 
         Before the first frame it raises as `complete` does, and Replayed; after that LoamError when it was cut.
         """
-        first = _prepared(self._order, self._request, self._order.models[0])
-        estimate = bounds.estimate_tokens(first.quote.input_tokens)
         deps, order = self._deps, self._order
-        async with admitted(deps.limits, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit:
-            failure: BedrockError | None = None
-            for model in self._order.models:
-                attempt = self._frames_of(_prepared(self._order, self._request, model), permit)
-                try:
-                    async with contextlib.aclosing(attempt):
-                        async for data in attempt:
-                            yield data
-                    return
-                except BedrockError as error:
-                    failure = error
-                    if self._begun or error.kind not in RETRYABLE:
-                        break
-            assert failure is not None
-            raise told(failure) from failure
+        first = _prepared(order, self._request, order.models[0])
+        estimate = bounds.estimate_tokens(first.quote.input_tokens)
+        async with (
+            admitted(deps.limits, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit,
+            contextlib.aclosing(self._frames_of_any(permit)) as frames,
+        ):
+            async for data in frames:
+                yield data
+
+    async def _frames_of_any(self, permit: Permit) -> AsyncGenerator[bytes, None]:
+        failure: BedrockError | None = None
+        for model in self._order.models:
+            call = _prepared(self._order, self._request, model)
+            try:
+                async with contextlib.aclosing(self._frames_of(call, permit)) as frames:
+                    async for data in frames:
+                        yield data
+            except BedrockError as error:
+                failure = error
+                if self._begun or error.kind not in RETRYABLE:
+                    break
+            else:
+                return
+        assert failure is not None
+        raise told(failure) from failure
 
     async def _frames_of(self, call: _Call, permit: Permit) -> AsyncGenerator[bytes, None]:
         deps, begun = self._deps, time.perf_counter()

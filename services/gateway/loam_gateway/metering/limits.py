@@ -61,15 +61,14 @@ async def _admit(limits: RateLimits, metrics: Metrics, ask: Ask) -> bool:
 
 
 def _ask(tenant: Tenant, caller: Principal, tokens: int) -> Ask:
-    at_the_door = caller.root_request_id is None
     limits = tenant.limits
     return Ask(
         bucket=tenant.name,
         lease=secrets.token_hex(8),
-        requests_limit=(limits.requests_per_minute or 0) if at_the_door else 0,
+        requests_limit=(limits.requests_per_minute or 0) if caller.at_the_door else 0,
         requests=1,
         tokens_limit=limits.tokens_per_minute or 0,
         tokens=tokens,
-        concurrent_limit=(limits.concurrent_requests or 0) if at_the_door else 0,
+        concurrent_limit=(limits.concurrent_requests or 0) if caller.at_the_door else 0,
         lease_seconds=_LEASE_SECONDS,
     )

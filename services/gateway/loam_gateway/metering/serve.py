@@ -34,7 +34,7 @@ async def serve_embeddings(deps: State, request: Request, caller: Principal) -> 
 async def _stream(deps: State, order: Order, body: ChatRequest) -> Response:
     # A service always learns what its call has cost; a client of OpenAI's asks for the usage when it wants it.
     asked = body.stream_options is not None and body.stream_options.include_usage
-    stream = ChatStream(deps, order, body, with_usage=asked or order.caller.root_request_id is not None)
+    stream = ChatStream(deps, order, body, with_usage=asked or not order.caller.at_the_door)
     frames = stream.frames()
     try:
         # Until the first frame everything that fails is an HTTP error like any other.

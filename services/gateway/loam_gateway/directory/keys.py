@@ -1,0 +1,88 @@
+"""Keys that callers make for themselves: never more than they have."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+from loam_gateway.adapters.postgres import Pool
+from loam_gateway.directory.model import Principal
+from loam_shared.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError
+from loam_shared.money import format_usd
+
+# Names of Kubernetes objects have no underscore, so a key made here is never taken for one of a manifest.
+MADE_HERE = "key_"
+
+_KEYS = """
+SELECT key_id, name, scopes, user_id, monthly_cap, expires_at, created_at FROM api_keys
+WHERE tenant = $1 AND ($2::text IS NULL OR key_id = $2) AND workload IS NULL AND revoked_at IS NULL
+ORDER BY created_at, key_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key without its secret."""
+
+    key_id: str
+    name: str
+    scopes: frozenset[str]
+    user: str | None
+    monthly_cap: int | None
+    expires_at: datetime | None
+    created_at: datetime | None = None
+
+    @property
+    def from_manifest(self) -> bool:
+        """Whether an ApiKey manifest stands for it, and would undo what is done to it here."""
+        return not self.key_id.startswith(MADE_HERE)
+
+
+async def keys(pool: Pool, tenant: str) -> Sequence[Key]:
+    """The tenant's active keys."""
+    return [_key(row) for row in await pool.fetch(_KEYS, tenant, None)]
+
+
+async def own_key(pool: Pool, tenant: str, key_id: str) -> Key:
+    """A key that may be changed over the API. Raises NotFoundError, and ConflictError for one of a manifest."""
+    row = await pool.fetchrow(_KEYS, tenant, key_id)
+    if row is None:
+        raise NotFoundError(f'there is no key "{key_id}"')
+    key = _key(row)
+    if key.from_manifest:
+        raise ConflictError(f'the key "{key_id}" belongs to an ApiKey manifest; change or delete that')
+    return key
+
+
+def check_within(caller: Principal, wanted: Key) -> None:
+    """That `wanted` may do and spend no more than the caller's own key. Raises ForbiddenError that says what is."""
+    if excess := wanted.scopes - caller.scopes:
+        raise ForbiddenError(f'this key lacks the scope "{min(excess)}", so it cannot give it on', param="scopes")
+    if caller.user is not None and wanted.user != caller.user:
+        raise ForbiddenError(f'keys made with this one are charged to its user "{caller.user}"', param="user")
+    if caller.monthly_cap is not None and (wanted.monthly_cap is None or wanted.monthly_cap > caller.monthly_cap):
+        limit = format_usd(caller.monthly_cap)
+        raise ForbiddenError(f"monthlyBudget may be at most {limit}, this key's own", param="monthlyBudget")
+    if caller.expires_at is not None and (wanted.expires_at is None or wanted.expires_at > caller.expires_at):
+        raise ForbiddenError(
+            f"expiresAt may be at most {caller.expires_at.isoformat()}, this key's own", param="expiresAt"
+        )
+
+
+def check_scopes(scopes: frozenset[str], known: frozenset[str]) -> None:
+    """That all scopes exist. Raises InvalidRequestError."""
+    if unknown := scopes - known:
+        raise InvalidRequestError(f'"{min(unknown)}" is no scope; there are {", ".join(sorted(known))}', param="scopes")
+
+
+def _key(row: asyncpg.Record) -> Key:
+    return Key(
+        key_id=row["key_id"],
+        name=row["name"],
+        scopes=frozenset(row["scopes"]),
+        user=row["user_id"],
+        monthly_cap=row["monthly_cap"],
+        expires_at=row["expires_at"],
+        created_at=row["created_at"],
+    )
