@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from datetime import datetime
 
 import asyncpg
 import structlog
@@ -33,7 +32,7 @@ class Batcher:
         self._wake = asyncio.Event()
         self._closing = False
         self._connection: Connection | None = None
-        self._backend: tuple[int, datetime] | None = None
+        self._backend: asyncpg.Record | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
@@ -10,12 +11,24 @@ import asyncpg
 import structlog
 
 from loam_gateway.adapters.postgres import Pool, is_transient
+from loam_gateway.ledger import reports, verify
 from loam_gateway.ledger.batcher import Batcher
 from loam_gateway.ledger.clock import Clock
-from loam_gateway.ledger.model import Hold, HoldRequest, Policy, Posting, Replay, Settlement
+from loam_gateway.ledger.model import (
+    Balance,
+    Difference,
+    Hold,
+    HoldRequest,
+    Policy,
+    Posting,
+    Replay,
+    Settlement,
+    UsageRow,
+    new_request_id,
+)
 from loam_gateway.ledger.policies import set_policies
 from loam_gateway.ledger.tickets import HoldTicket, RenewTicket, SettleTicket
-from loam_shared.errors import ConflictError, InvalidRequestError, UnavailableError
+from loam_shared.errors import ConflictError, InvalidRequestError, NotFoundError, UnavailableError
 from loam_shared.money import price_of
 
 # About a million dollars: no request costs that much, and sums of such stay far below what a bigint holds.
@@ -127,9 +140,38 @@ class Ledger:
             raise ConflictError("the hold has expired, and was posted whole")
 
     async def set_policy(self, *policies: Policy, actor: str = "operator") -> None:
-        """Set caps, or take them away, in one transaction of its own. The tenant must exist."""
+        """Set caps, or take them away, in one transaction of its own. It may come before the tenant itself."""
         async with self._pool.acquire() as connection:
             await set_policies(connection, policies, actor=actor, clock_offset=self._clock.offset)
+
+    async def correct(self, posted: Hold, delta_nanos: int, *, actor: str, reason: str) -> int:
+        """Change what `posted` cost by one more entry, in the windows it was posted in. Returns the cost as it is then.
+
+        Raises NotFoundError when it has no entry, and InvalidRequestError when it would cost less than nothing.
+        """
+        request = posted.request.request_id
+        arguments = (request, posted.held_at, new_request_id(), delta_nanos, actor, reason, self._clock.offset)
+        try:
+            cost: int | None = await self._pool.fetchval(
+                "SELECT ledger_correct($1, $2, $3, $4, $5, $6, $7)", *arguments
+            )
+        except asyncpg.CheckViolationError as error:
+            raise InvalidRequestError(str(error)) from error
+        if cost is None:
+            raise NotFoundError(f"nothing was posted for request {request}")
+        return cost
+
+    async def usage(self, tenant: str, start: datetime, end: datetime, group_by: Sequence[str] = ()) -> list[UsageRow]:
+        """Sums over the entries of requests from `start` to before `end`; `group_by` takes names of DIMENSIONS."""
+        return await reports.usage(self._pool, tenant, start, end, group_by)
+
+    async def budget(self, tenant: str, user: str | None = None, key_id: str | None = None) -> list[Balance]:
+        """How the accounts stand that a request of `user` with `key_id` would be charged to now."""
+        return await reports.balances(self._pool, self._clock.now(), tenant, user, key_id)
+
+    async def verify(self) -> list[Difference]:
+        """Everything in the ledger that does not add up."""
+        return await verify.differences(self._pool)
 
     async def reap(self) -> int:
         """Post, whole and marked as estimated, the holds that expired. Returns how many."""

@@ -19,7 +19,7 @@ async def set_policies(
     """Set caps, or take them away, in the connection's transaction; the running windows follow at its commit.
 
     It never fails for what was spent already: an account above its new cap shows the rest as overrun. The tenant's
-    row must exist, and is locked until the transaction ends.
+    row, if there is one yet, is locked until the transaction ends.
     """
     rows = [(p.tenant, p.scope, p.subject, p.period, p.origin, p.cap_nanos) for p in policies]
     await connection.execute("SELECT ledger_set_policies($1, $2, $3)", rows, actor, clock_offset)

@@ -11,5 +11,8 @@ def run_script(name: str) -> None:
     """Run all statements of ``sql/{name}`` in the migration's transaction."""
     script = (_FOLDER / name).read_text()
     # Through the driver's own cursor: SQLAlchemy would look for parameters in it, and percent signs are none here.
-    with op.get_bind().connection.cursor() as cursor:
+    cursor = op.get_bind().connection.cursor()
+    try:
         cursor.execute(script)
+    finally:
+        cursor.close()

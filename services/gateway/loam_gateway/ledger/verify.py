@@ -1,0 +1,34 @@
+"""Does the ledger add up? Every account is recomputed from its entries and open holds, every entry from its price."""
+
+import sys
+
+import asyncpg
+
+from loam_gateway.adapters import postgres
+from loam_gateway.adapters.postgres import Pool
+from loam_gateway.ledger.model import Difference
+
+_DIFFERENCES = "SELECT what, expected, found FROM ledger_differences() ORDER BY what"
+_SIZE = "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM entries), (SELECT count(*) FROM holds)"
+
+
+async def differences(pool: Pool) -> list[Difference]:
+    """Everything that does not add up, as of one moment; the traffic may go on meanwhile."""
+    return [Difference(**row) for row in await pool.fetch(_DIFFERENCES)]
+
+
+async def main(database_url: str) -> int:
+    """Say on standard output whether the ledger adds up. The exit code is 0 if it does, 1 if not, 2 if unknown."""
+    try:
+        pool = await postgres.connect(database_url, 1)
+    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+        sys.stderr.write(f"the ledger cannot be read: PostgreSQL does not answer ({error})\n")
+        return 2
+    async with pool:
+        found = await differences(pool)
+        size = await pool.fetchrow(_SIZE)
+    for difference in found:
+        sys.stdout.write(f"{difference.what} is {difference.found}, should be {difference.expected} nano-dollars\n")
+    verdict = f"{len(found)} differences" if found else "it adds up"
+    sys.stdout.write("ledger: {} accounts, {} entries, {} open holds: {}\n".format(*(size or ()), verdict))
+    return 1 if found else 0
