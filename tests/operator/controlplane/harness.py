@@ -62,7 +62,7 @@ class ControlPlane:
         return context
 
     def start(self, crds: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Start all three and wait until the API server is ready and serves these CRDs. Raises StartError."""
+        """Start all three, with these CRDs, and wait until they are ready. Raises StartError."""
         etcd, apiserver, manager, metrics = _free_ports(4)
         self.url = f"https://127.0.0.1:{apiserver}"
         self._write_identities()
@@ -76,6 +76,7 @@ class ControlPlane:
         for crd in crds:
             self._await("kube-apiserver", lambda kind=crd: _answers(_list_url(self.url, kind), context))
         self._run("kube-controller-manager", self._controller_manager(manager))
+        self._await("kube-controller-manager", lambda: _answers(f"https://127.0.0.1:{manager}/healthz", context))
 
     def stop(self) -> None:
         """Stop what was started, the last one first."""
@@ -112,7 +113,8 @@ class ControlPlane:
             f"--kubeconfig={self.kubeconfig('system:kube-controller-manager')}",
             "--bind-address=127.0.0.1",
             f"--secure-port={port}",
-            f"--cert-dir={self.folder / 'manager'}",
+            f"--tls-cert-file={self.folder / 'server.crt'}",
+            f"--tls-private-key-file={self.folder / 'server.key'}",
             f"--root-ca-file={self.ca_file}",
             f"--service-account-private-key-file={self.folder / 'serviceaccounts.key'}",
             "--use-service-account-credentials",
