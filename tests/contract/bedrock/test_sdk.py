@@ -230,6 +230,19 @@ def test_count_tokens_agrees_with_what_is_billed(client, ask):
     assert counted == client.converse(**request)["usage"]["inputTokens"]
 
 
+def test_what_is_billed_is_the_sum_of_what_the_answers_said(bedrock, client, ask, haiku):
+    whole = client.converse(**ask("Say: one two three"))["usage"]
+    *_, last = client.converse_stream(**ask("What is the weather in Paris?", toolConfig=WEATHER))["stream"]
+    streamed = last["metadata"]["usage"]
+    assert bedrock.billed(haiku) == {
+        "calls": 2,
+        "inputTokens": whole["inputTokens"] + streamed["inputTokens"],
+        "outputTokens": whole["outputTokens"] + streamed["outputTokens"],
+        "cacheReadTokens": 0,
+        "cacheWriteTokens": 0,
+    }
+
+
 def test_tokens_never_exceed_the_bytes_of_what_was_sent(client, ask):
     text = "Wörter, 1234567890 und 🙂🙂 — a!b@c#"
     assert client.converse(**ask(text))["usage"]["inputTokens"] <= len(text.encode())

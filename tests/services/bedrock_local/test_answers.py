@@ -97,6 +97,12 @@ async def test_it_says_honestly_what_it_is_when_it_knows_nothing(answer):
     assert "Paris" not in said
 
 
+async def test_what_the_model_is_told_to_do_is_no_answer(answer):
+    assert "local stand-in" in await answer(
+        "Which questions are answered about bicycles?", "Answer questions about bicycles."
+    )
+
+
 async def test_a_long_prompt_is_answered_like_a_short_one(answer):
     filler = "\n".join(
         f"<source id='{n}'>Room {n} is on floor {n % 7} and holds {n} chairs.</source>" for n in range(9, 200)

@@ -49,6 +49,14 @@ async def test_a_model_without_a_prompt_cache_says_so(engine):
         await engine.complete(resolve("mistral.mistral-large-2402-v1:0"), body)
 
 
+async def test_a_cache_point_costs_nothing_itself(engine):
+    content = [{"text": "Say: yes"}, {"cachePoint": {"type": "default"}}]
+    body = {"messages": [{"role": "user", "content": content}]}
+    assert (await engine.complete(resolve("amazon.nova-lite-v1:0"), body)).usage.input == input_tokens(
+        {"messages": [{"role": "user", "content": content[:1]}]}
+    )
+
+
 def test_the_total_is_the_sum_of_all_four():
     assert Usage(3, 4, 5, 6).render()["totalTokens"] == 18
 
@@ -63,6 +71,7 @@ def test_tools_documents_and_images_count_and_none_beyond_its_bytes():
         "toolConfig": {"tools": [tool]},
     }
     assert input_tokens(plain) == 1
+    assert input_tokens({"messages": [], "system": [{"cachePoint": {"type": "default"}}]}) == 0
     assert input_tokens({"messages": [{"role": "user", "content": [document]}]}) == 3
     assert 1 + 3 < input_tokens(rich) < 1 + 6 + 13 + len(str(tool))
 

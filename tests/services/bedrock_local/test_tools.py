@@ -105,6 +105,11 @@ def test_a_flight_is_booked_as_it_was_said():
     }
 
 
+def test_two_names_go_into_two_fields():
+    schema = {"type": "object", "properties": {"first": {"type": "string"}, "second": {"type": "string"}}}
+    assert Filler("please introduce Ada to Grace").fill(schema) == {"first": "Ada", "second": "Grace"}
+
+
 def test_nested_and_optional_fields_are_filled_as_far_as_the_text_goes():
     filled = Filler("Add a person with name: Ada Lovelace, email ada@example.org, living in London; subscribe.").fill(
         PERSON
