@@ -54,7 +54,8 @@ class Settings(BaseSettings):
     """After this long every object is reconciled and pushed to the gateway again, come what may."""
     states_seconds: float = Field(default=10, gt=0)
     """How often spend and indexing are asked of the gateway, for status."""
+    kubeconfig: Path | None = None
+    """Which kubeconfig to use outside of a cluster; the current one without it."""
     health_port: int | None = None
     """Port of the liveness endpoint; none without it."""
-    log_level: str = "INFO"
-    log_format: str = "json"
+    log_level: str = "info"

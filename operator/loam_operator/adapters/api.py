@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
@@ -38,6 +39,19 @@ class Expired(UnavailableError):  # noqa: N818 - it asks for a new list, it is n
     """A watch cannot go on from where it was."""
 
 
+@dataclass(frozen=True)
+class Access:
+    """Where the API is, and what proves who we are; for another client of the same API."""
+
+    server: str
+    ca_file: str | None
+    certificate_file: str | None
+    key_file: str | None
+    scheme: str | None
+    token: str | None
+    verify: bool
+
+
 class Api:
     """JSON in, JSON out; statuses become errors of `loam_shared.errors`."""
 
@@ -54,6 +68,21 @@ class Api:
             await config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
         configuration.connection_pool_maxsize = 0
         return cls(ApiClient(configuration))
+
+    async def access(self) -> Access:
+        """How we connect, with a token that is fresh."""
+        configuration = self._client.configuration
+        header = await configuration.get_api_key_with_prefix("BearerToken")
+        scheme, _, token = (header or "").rpartition(" ")
+        return Access(
+            server=configuration.host,
+            ca_file=configuration.ssl_ca_cert,
+            certificate_file=configuration.cert_file,
+            key_file=configuration.key_file,
+            scheme=scheme or None,
+            token=token or None,
+            verify=configuration.verify_ssl,
+        )
 
     async def close(self) -> None:
         """Let go of all connections."""

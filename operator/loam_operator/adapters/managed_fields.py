@@ -75,7 +75,7 @@ def _holds_items(owned: dict[str, Any], live: list[Any], wanted: list[Any]) -> b
     return True
 
 
-def _find(items: list[Any], key: dict[str, Any]) -> dict[str, Any] | None:
+def _find(items: list[dict[str, Any]], key: dict[str, Any]) -> dict[str, Any] | None:
     # A key that the manifest leaves to its default (a port's protocol) is in the path all the same.
     for item in items:
         if any(name in item for name in key) and all(item.get(name, value) == value for name, value in key.items()):
