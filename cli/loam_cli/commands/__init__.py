@@ -1,0 +1,1 @@
+"""The commands of `loam`, one module for each or for a family of them."""

@@ -1,0 +1,1 @@
+"""`loam up`: the whole platform on one machine, with every Deployment as a local process."""

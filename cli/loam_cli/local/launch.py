@@ -1,0 +1,51 @@
+"""Becomes the program it is given, once the guard knows of it. Runs alone (``python -I -S launch.py``), stdlib only.
+
+Usage: ``launch.py GUARD_FD STOP_SIGNAL USER PROGRAM [ARGUMENT …]``; USER is ``-`` to stay who we are.
+"""
+
+import ctypes
+import os
+import pwd
+import sys
+
+_PR_SET_KEEPCAPS = 8
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
+_CAP_DAC_OVERRIDE = 1
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+def main(guard: str, stop_signal: str, user: str, *command: str) -> None:
+    """Tell the guard, drop privileges, exec. The guard's pipe stays open until the guard has been told."""
+    if user != "-":
+        become(user)
+    os.write(int(guard), f"+{os.getpid()} {stop_signal}\n".encode())
+    os.close(int(guard))
+    os.execv(command[0], command)  # noqa: S606 - this is the very purpose
+
+
+def become(user: str) -> None:
+    """Change to `user`, but keep the right to read files: a checkout or data folder may lie below root's home."""
+    entry = pwd.getpwnam(user)
+    linux = sys.platform == "linux"
+    libc = ctypes.CDLL(None, use_errno=True)
+    if linux:
+        libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    os.setgroups([])
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+    if linux:
+        _keep_access_to_files(libc)
+
+
+def _keep_access_to_files(libc: ctypes.CDLL) -> None:
+    """Leave CAP_DAC_OVERRIDE, and nothing else, as effective, permitted, inheritable and ambient capability."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    bit = 1 << _CAP_DAC_OVERRIDE
+    # Two blocks (low and high capabilities) of effective, permitted and inheritable sets.
+    sets = (ctypes.c_uint32 * 6)(bit, bit, bit, 0, 0, 0)
+    if libc.capset(header, sets) == 0:
+        libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_DAC_OVERRIDE, 0, 0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

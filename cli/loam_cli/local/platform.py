@@ -1,0 +1,249 @@
+"""The whole local platform: servers, gateway, operator and pods, started together and stopped together."""
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import aiohttp
+
+from loam_cli.errors import CommandError
+from loam_cli.local.cluster import USER, LocalCluster, normalised
+from loam_cli.local.control import Control, serve_control
+from loam_cli.local.data import DataFolder, PlatformSecrets, Ports
+from loam_cli.local.kubelet import Kubelet
+from loam_cli.local.manifests import without_namespace
+from loam_cli.local.pods import Planner
+from loam_cli.local.process import Guard, Program, State, Supervised, last_words, run_to_end
+from loam_cli.local.report import Report
+from loam_cli.local.servers import HOST, Addresses, Servers, inherited_environment
+from loam_cli.local.store import Store
+from loam_operator.api.admission import InvalidManifestError
+from loam_operator.api.v1alpha1 import API_VERSION
+from loam_operator.cluster import Manifest, Ref
+from loam_operator.settings import Platform as PlatformNames
+
+_QUIET_SECONDS = 3.0
+_SETTLE_SECONDS = 60.0
+_NO_SPACE = "No space left on device"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to start: manifests that were read, where data lies, the public port (any free one when None)."""
+
+    manifests: Sequence[Manifest]
+    data: Path
+    port: int | None = None
+    bedrock: Literal["local", "aws"] = "local"
+
+
+@dataclass
+class LocalPlatform:
+    """A platform that runs."""
+
+    data: DataFolder
+    addresses: Addresses
+    cluster: LocalCluster
+    kubelet: Kubelet
+    servers: dict[str, Supervised]
+
+    async def apply(self, manifests: Sequence[Manifest]) -> list[str]:
+        """Apply all manifests or, when any is bad, none. Raises CommandError."""
+        check(manifests, self.cluster)
+        done = []
+        for manifest in manifests:
+            before = self.cluster.get(Ref.of(manifest))
+            after = await self.cluster.apply(manifest, manager=USER)
+            did = "created" if before is None else "unchanged" if after is before else "configured"
+            done.append(f"{Ref.of(manifest)} {did}")
+        return done
+
+    async def settled(self) -> list[Manifest]:
+        """Wait until every object is ready, or nothing moves any more; the ones that are not ready."""
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        moved, seen = time.monotonic(), -1
+        while time.monotonic() < deadline:
+            unready = [held for held in self.cluster.all() if is_unready(held)]
+            if self.cluster.version != seen or self.kubelet.is_starting:
+                moved, seen = time.monotonic(), self.cluster.version
+            if not unready or time.monotonic() - moved > _QUIET_SECONDS:
+                break
+            await asyncio.sleep(0.05)
+        return unready
+
+
+def is_unready(held: Manifest) -> bool:
+    """Whether an object of Loam's does not (yet) say of its present spec that it is ready."""
+    if held["apiVersion"] != API_VERSION:
+        return False
+    condition = ready_condition(held)
+    current = held.get("status", {}).get("observedGeneration") == held["metadata"]["generation"]
+    return not current or condition.get("status") != "True"
+
+
+def ready_condition(held: Manifest) -> Manifest:
+    """The Ready condition of an object, or an empty one."""
+    conditions: list[Manifest] = held.get("status", {}).get("conditions", [])
+    return next((condition for condition in conditions if condition["type"] == "Ready"), {})
+
+
+def check(manifests: Sequence[Manifest], cluster: LocalCluster) -> None:
+    """Raise CommandError with every reason that an API server would have to refuse one of them."""
+    problems = list(_problems(manifests, cluster))
+    if problems:
+        listed = problems[0] if len(problems) == 1 else "\n".join(["", *(f"- {problem}" for problem in problems)])
+        raise CommandError(f"nothing was applied: {listed}")
+
+
+def _problems(manifests: Sequence[Manifest], cluster: LocalCluster) -> Iterator[str]:
+    for manifest in manifests:
+        try:
+            normalised(manifest, cluster.get(Ref.of(manifest)))
+        except InvalidManifestError as error:
+            yield str(error)
+    existing = [namespace["metadata"]["name"] for namespace in cluster.list("v1", "Namespace")]
+    yield from without_namespace(manifests, existing)
+
+
+@asynccontextmanager
+async def running(options: Options, report: Report) -> AsyncIterator[LocalPlatform]:
+    """A platform with the manifests applied, for the time of the context. Raises CommandError when it cannot start."""
+    data = DataFolder(options.data.resolve())
+    data.prepare()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(data.lock())
+        ports = Ports(data, {} if options.port is None else {"public": options.port})
+        addresses = Addresses.choose(ports)
+        store = stack.enter_context(contextlib.closing(Store(data.objects)))
+        cluster = LocalCluster(store, lambda service, port: f"http://{HOST}:{ports.of(_listener(service, port))}")
+        check(options.manifests, cluster)
+        guard = await Guard.start()
+        stack.push_async_callback(guard.close)
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        servers = Servers(data, PlatformSecrets.load(data), ports, addresses, http, options.bedrock)
+        starter = _Starter(servers, guard, report)
+        stack.push_async_callback(starter.stop)
+        await starter.start()
+        kubelet = Kubelet(cluster, _planner(cluster, data, ports), guard, http, data.logs, report.process)
+        platform = LocalPlatform(data, addresses, cluster, kubelet, starter.running)
+        cluster.on_event = report.event
+        background = await stack.enter_async_context(asyncio.TaskGroup())
+        stack.callback(background.create_task(kubelet.run()).cancel)
+        await stack.enter_async_context(_reachable(platform, ports))
+        await platform.apply(options.manifests)
+        yield platform
+
+
+class _Starter:
+    """Starts the platform's servers, as many at once as can be, and stops them in two waves: gateway, then the rest."""
+
+    def __init__(self, servers: Servers, guard: Guard, report: Report) -> None:
+        self._servers = servers
+        self._guard = guard
+        self._report = report
+        self._up = False
+        self.running: dict[str, Supervised] = {}
+
+    async def start(self) -> None:
+        """Start everything. Raises CommandError with the reason when one does not come up."""
+        servers = self._servers
+        stand_in = (servers.bedrock_local,) if servers.bedrock == "local" else ()
+        independent = (servers.valkey, servers.storage, *stand_in)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for program in independent:
+                    group.create_task(self._serve(program()))
+                group.create_task(self._database_and_gateway())
+        except ExceptionGroup as failures:
+            # The first to fail has ended the start of the others.
+            raise failures.exceptions[0] from None
+        self._up = True
+
+    async def stop(self) -> None:
+        """Stop everything that was started."""
+        gateway = self.running.pop("gateway", None)
+        if gateway is not None:
+            await gateway.stop()
+        await asyncio.gather(*(server.stop() for server in self.running.values()))
+
+    async def _database_and_gateway(self) -> None:
+        servers = self._servers
+        if (initdb := servers.make_database()) is not None:
+            with self._report.step("new database"):
+                await self._run(initdb)
+        await self._serve(servers.postgres())
+        with self._report.step("database schema"):
+            await self._run(servers.migration())
+        await self._serve(servers.gateway())
+
+    async def _run(self, program: Program) -> None:
+        log = self._log(program)
+        if await run_to_end(program, self._guard, log) != 0:
+            raise self._failure(program.name, log)
+
+    async def _serve(self, program: Program) -> None:
+        log = self._log(program)
+        server = Supervised(program, self._guard, log, self._changed)
+        self.running[program.name] = server
+        with self._report.step(program.name):
+            server.start()
+            if await server.settled() is not State.READY:
+                raise self._failure(program.name, log)
+
+    def _changed(self, server: Supervised) -> None:
+        # Until all are up, a crash ends the start with its reason, which says more than this line would.
+        if self._up:
+            self._report.process(server.program.name, server)
+
+    def _log(self, program: Program) -> Path:
+        return self._servers.data.logs / f"{program.name}.log"
+
+    def _failure(self, name: str, log: Path) -> CommandError:
+        words = last_words(log)
+        if _NO_SPACE in words:
+            return CommandError(
+                f"the disk of {self._servers.data.root} is full: {name} could not write; free some space"
+            )
+        return CommandError(f"{name} did not start: {words or 'it said nothing'} (log: {log})")
+
+
+def _planner(cluster: LocalCluster, data: DataFolder, ports: Ports) -> Planner:
+    names = PlatformNames()
+    return Planner(
+        read=cluster.get,
+        modules={names.image_retrieval: "loam_retrieval", names.image_ingestion: "loam_ingestion"},
+        pods=data.pods,
+        port_of=lambda deployment, port: ports.of(_listener(deployment, port)),
+        base_env=inherited_environment(),
+    )
+
+
+def _listener(ref: Ref, port: int) -> str:
+    """The name under which a port is remembered; a Deployment and its Service bear the same name, so share it."""
+    return f"{ref.namespace}/{ref.name}:{port}"
+
+
+@asynccontextmanager
+async def _reachable(platform: LocalPlatform, ports: Ports) -> AsyncIterator[None]:
+    """Let other commands find the platform, through a file that only we can read."""
+    token, port = secrets.token_urlsafe(32), ports.of("control")
+    known = {
+        "pid": os.getpid(),
+        "url": platform.addresses.url("public"),
+        "control": f"http://{HOST}:{port}",
+        "token": token,
+    }
+    async with serve_control(Control(platform.cluster, platform.apply, token), port):
+        platform.data.write_private(platform.data.running, json.dumps(known))
+        try:
+            yield
+        finally:
+            platform.data.running.unlink(missing_ok=True)
