@@ -35,7 +35,7 @@ class Doorkeeper:
             caller = verify_caller(token, keys=keys, service=SERVICE, tenant=self._tenant)
         except InvalidCallerTokenError as error:
             raise InvalidApiKeyError(str(error)) from error
-        if caller.tenant != self._tenant or caller.pipeline not in {None, self._pipeline}:
+        if caller.tenant != self._tenant or caller.pipeline != self._pipeline:
             raise ForbiddenError("the caller token is for another pipeline")
         return caller
 
