@@ -148,6 +148,10 @@ def _check_tool_results(body: Json) -> None:
             )
         # Tools that the model runs by itself have their results in the same message.
         expected = {block["toolUse"]["toolUseId"] for block in message["content"] if "toolUse" in block} - results
+        if "toolConfig" not in body and (expected or results):
+            raise ValidationError(
+                "The toolConfig field must be defined when using toolUse and toolResult content blocks."
+            )
 
 
 def _check_inference(model: Model, config: Json) -> None:

@@ -175,6 +175,15 @@ def test_a_retired_model_and_an_unknown_one_raise_the_sdks_own_exceptions(client
             {"messages": [{"role": "user", "content": [{"toolResult": {"toolUseId": "x", "content": []}}]}]},
             "exceeds the number of toolUse",
         ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"text": "hi"}]},
+                    {"role": "assistant", "content": [{"toolUse": {"toolUseId": "x", "name": "t", "input": {}}}]},
+                ]
+            },
+            "toolConfig field must be defined",
+        ),
     ],
 )
 def test_a_request_that_bedrock_would_refuse_is_refused(client, ask, change, sentence):
