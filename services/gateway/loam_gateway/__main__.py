@@ -6,6 +6,7 @@ import uvloop
 from pydantic import ValidationError
 
 from loam_gateway import migrations
+from loam_gateway.ledger.verify import main as verify_ledger
 from loam_gateway.server import serve
 from loam_gateway.settings import DatabaseSettings, Settings
 from loam_gateway.startup import StartupError
@@ -40,7 +41,7 @@ def _run(command: str) -> int:
     if command == "migrate":
         migrations.upgrade(database.database_url)
         return 0
-    raise NotImplementedError
+    return asyncio.run(verify_ledger(database.database_url))
 
 
 def _sentence(error: ValidationError) -> str:

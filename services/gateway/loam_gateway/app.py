@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 
 from loam_gateway.admin import ROUTERS as ADMIN
 from loam_gateway.internal import ROUTERS as INTERNAL
+from loam_gateway.metrics import CountAnswers
 from loam_gateway.pipelines import routes_admin, routes_internal, routes_public
 from loam_gateway.public import ROUTERS as PUBLIC
 from loam_gateway.state import Runtime
@@ -22,19 +23,20 @@ def public(runtime: Runtime) -> FastAPI:
 
 def internal(runtime: Runtime) -> FastAPI:
     """What services and tenants' pods reach, from within the cluster."""
-    return _app("Loam, internal", (*INTERNAL, routes_internal.router), runtime)
+    return _app("internal", (*INTERNAL, routes_internal.router), runtime)
 
 
 def admin(runtime: Runtime) -> FastAPI:
     """What the operator reaches."""
-    return _app("Loam, admin", (*ADMIN, routes_admin.router), runtime)
+    return _app("admin", (*ADMIN, routes_admin.router), runtime)
 
 
-def _app(title: str, routers: Iterable[APIRouter], runtime: Runtime) -> FastAPI:
+def _app(listener: str, routers: Iterable[APIRouter], runtime: Runtime) -> FastAPI:
     # A route that takes larger bodies than the setting says so with `max_body_size` of its own.
-    app = FastAPI(title=title, openapi_url=None, max_body_size=runtime.settings.max_body_bytes)
+    app = FastAPI(title=f"Loam, {listener}", openapi_url=None, max_body_size=runtime.settings.max_body_bytes)
     app.state.runtime = runtime
     http.install(app)
+    app.add_middleware(CountAnswers, metrics=runtime.metrics, listener=listener)
     for router in routers:
         app.include_router(router)
     return app

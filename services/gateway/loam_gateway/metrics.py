@@ -1,11 +1,12 @@
 """What Prometheus sees of the gateway. One registry a process, made at start-up."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
-__all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
+__all__ = ["CONTENT_TYPE_LATEST", "CountAnswers", "Metrics"]
 
 
 class Metrics:
@@ -15,9 +16,6 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "loam_requests", "Answers, by route and status.", ("listener", "route", "status"), registry=self.registry
-        )
-        self.refusals = Counter(
-            "loam_refusals", "Requests refused, by code of the error.", ("code",), registry=self.registry
         )
         self.own_seconds = Histogram(
             "loam_gateway_seconds",
@@ -52,3 +50,26 @@ class Metrics:
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class CountAnswers:
+    """Counts a listener's answers by route and status; a path that no route has is counted without its name."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, listener: str) -> None:
+        self._app = app
+        self._requests = metrics.requests
+        self._listener = listener
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", "none")
+                self._requests.labels(self._listener, route, str(message["status"])).inc()
+            await send(message)
+
+        await self._app(scope, receive, counted)

@@ -28,7 +28,7 @@ async def serve(settings: Settings) -> int:
     try:
         async with connected(runtime, stop):
             await stop.wait()
-            runtime.draining = True
+            runtime.draining, runtime.reason = True, "it is shutting down"
             # The public door closes first: what is under way behind it still needs the internal one.
             for listener in listeners:
                 await listener.close()

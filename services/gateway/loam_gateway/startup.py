@@ -66,7 +66,7 @@ async def _opened(runtime: Runtime, secrets: "_Secrets", pool: Pool, stack: cont
         vault=secrets.vault,
         signing_key=secrets.signing_key,
         admin_token=secrets.admin_token,
-        directory=await enter(directory.opened(pool, settings.database_url)),
+        directory=await enter(directory.opened(pool, secrets.vault, settings.database_url)),
         ledger=ledger,
         limits=await enter(RateLimits.open(settings.redis_url)),
         provider=Provider(bedrock, metrics, bedrock.default_region() or _DEFAULT_REGION),

@@ -11,6 +11,9 @@ import structlog
 # A Loam key, a bearer token, or an AWS secret in a value is masked, whatever field it came in.
 _SECRETS = re.compile(r"(loam_[A-Za-z0-9]{4})[A-Za-z0-9]+|((?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]+")
 
+# Libraries that tell at `info` what nobody asks for.
+_CHATTY = ("aiobotocore", "alembic.runtime.plugins", "botocore", "httpx")
+
 
 def configure(level: str = "info", *, service: str) -> None:
     """Set up logging for a process; libraries' own loggers end up in the same stream."""
@@ -33,6 +36,8 @@ def configure(level: str = "info", *, service: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for chatty in _CHATTY:
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(service=service)
 
 

@@ -6,7 +6,7 @@ path signs and reads events with botocore's own parts, without its client, which
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 from urllib.parse import quote
@@ -65,10 +65,11 @@ class BedrockError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A model in a region."""
+    """A model in a region. `api_key` is a Bedrock API key to call with instead of the platform's own credentials."""
 
     model_id: str
     region: str
+    api_key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +151,14 @@ class Bedrock:
         endpoint = self._endpoints.get(target.region) or await self._endpoint(target.region)
         url = f"{endpoint}/model/{quote(target.model_id, safe='')}/{operation}"
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if self._token is not None:
-            return url, headers | {"Authorization": f"Bearer {self._token.get_frozen_token().token}"}, data
+        if api_key := target.api_key or self._platform_api_key():
+            return url, headers | {"Authorization": f"Bearer {api_key}"}, data
         request = AWSRequest(method="POST", url=url, data=data, headers=headers)
         SigV4Auth(await self._frozen_credentials(), _SIGNING_NAME, target.region).add_auth(request)
         return url, dict(request.headers.items()), data
+
+    def _platform_api_key(self) -> str | None:
+        return None if self._token is None else self._token.get_frozen_token().token
 
     async def _endpoint(self, region: str) -> str:
         # botocore's client knows every way to configure an endpoint; it is made once a region, for that alone.

@@ -16,6 +16,7 @@ import structlog
 from loam_gateway.adapters.postgres import Pool
 from loam_gateway.directory import queries
 from loam_gateway.directory.model import Model, Principal, Tenant
+from loam_gateway.vault import Vault
 
 _FRESH_SECONDS = 0.8
 _MAX_ENTRIES = 50_000
@@ -59,9 +60,9 @@ class _Cache(Generic[_Value]):
 class Directory:
     """Tenants, models and keys for reading. Values are at most a second old."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, vault: Vault) -> None:
         self._principals: _Cache[Principal | None] = _Cache(lambda digest: queries.principal(pool, digest))
-        self._tenants: _Cache[Tenant | None] = _Cache(lambda name: queries.tenant(pool, name))
+        self._tenants: _Cache[Tenant | None] = _Cache(lambda name: queries.tenant(pool, vault, name))
         self._models: _Cache[Model | None] = _Cache(lambda name: queries.model(pool, name))
 
     async def principal(self, digest: str) -> Principal | None:
@@ -83,9 +84,9 @@ class Directory:
 
 
 @contextlib.asynccontextmanager
-async def opened(pool: Pool, database_url: str) -> AsyncIterator[Directory]:
+async def opened(pool: Pool, vault: Vault, database_url: str) -> AsyncIterator[Directory]:
     """A directory that listens for changes as long as the context lasts."""
-    directory = Directory(pool)
+    directory = Directory(pool, vault)
     listening = asyncio.create_task(_listen(database_url, directory))
     try:
         yield directory

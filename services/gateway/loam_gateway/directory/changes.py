@@ -3,7 +3,6 @@
 What is put again without a difference changes nothing, is not told and leaves no line in the audit log.
 """
 
-import base64
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import asyncpg
 import orjson
 
 from loam_gateway.adapters.postgres import Connection, Pool
+from loam_gateway.directory import secrets
 from loam_gateway.directory.caps import key_policy, nanos_of, tenant_policies
 from loam_gateway.directory.queries import CHANNEL
 from loam_gateway.ledger.policies import set_policies
@@ -22,7 +22,7 @@ from loam_shared.contracts import Wire
 from loam_shared.contracts.admin import KeyPut, ModelPut, TenantPut
 from loam_shared.errors import ConflictError
 
-_MODEL_PURPOSE, _TENANT_PURPOSE = "model credential", "tenant credential"
+_MODEL_PURPOSE = "model credential"
 
 _PUT_MODEL = """
 INSERT INTO models (name, uid, spec, credential) VALUES ($1, $2, $3, $4)
@@ -200,7 +200,7 @@ def _revealed_model(vault: Vault, row: asyncpg.Record) -> ModelPut:
 def _sealed_settings(vault: Vault, tenant: TenantPut) -> str:
     """The tenant's settings with its credentials encrypted."""
     sealed = [
-        credential.model_copy(update={"secret": _sealed(vault, credential.secret)})
+        credential.model_copy(update={"secret": secrets.sealed(vault, credential.secret)})
         for credential in tenant.provider_credentials
     ]
     return tenant.model_copy(update={"provider_credentials": tuple(sealed)}).to_json()
@@ -209,16 +209,7 @@ def _sealed_settings(vault: Vault, tenant: TenantPut) -> str:
 def _revealed_settings(vault: Vault, settings: str) -> TenantPut:
     tenant = TenantPut.model_validate_json(settings)
     revealed = [
-        credential.model_copy(update={"secret": revealed_secret(vault, credential.secret)})
+        credential.model_copy(update={"secret": secrets.revealed(vault, credential.secret)})
         for credential in tenant.provider_credentials
     ]
     return tenant.model_copy(update={"provider_credentials": tuple(revealed)})
-
-
-def _sealed(vault: Vault, secret: str) -> str:
-    return base64.b64encode(vault.encrypt(secret.encode(), purpose=_TENANT_PURPOSE)).decode()
-
-
-def revealed_secret(vault: Vault, sealed: str) -> str:
-    """A tenant's own provider credential as it was put. Raises VaultError."""
-    return vault.decrypt(base64.b64decode(sealed), purpose=_TENANT_PURPOSE).decode()

@@ -1,5 +1,6 @@
 """What the directory knows, as values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -47,7 +48,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A tenant, as far as a request needs it. `own_providers` are those that it brings its own credential for."""
+    """A tenant, as far as a request needs it. `own_keys` are keys of its own with providers, by provider."""
 
     name: str
     uid: str
@@ -55,7 +56,7 @@ class Tenant:
     limits: Limits = Limits()
     markup_ppm: int = 0
     suspended: bool = False
-    own_providers: frozenset[str] = frozenset()
+    own_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,13 @@
 """Reading the directory in PostgreSQL."""
 
+from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 
 from loam_gateway.adapters.postgres import Pool
+from loam_gateway.directory import secrets
 from loam_gateway.directory.model import Limits, Model, Principal, Tenant
 from loam_gateway.metering.pricing import PriceList
+from loam_gateway.vault import Vault
 from loam_shared.contracts.admin import ModelPut, TenantPut
 
 CHANNEL = "loam_directory"
@@ -38,10 +41,10 @@ async def principal(pool: Pool, digest: str) -> Principal | None:
     )
 
 
-async def tenant(pool: Pool, name: str) -> Tenant | None:
+async def tenant(pool: Pool, vault: Vault, name: str) -> Tenant | None:
     """The tenant as it was put last, unless it is gone."""
     put = await tenant_put(pool, name)
-    return None if put is None else tenant_from(name, put)
+    return None if put is None else tenant_from(name, put, _own_keys(vault, put))
 
 
 async def tenant_put(pool: Pool, name: str) -> TenantPut | None:
@@ -61,7 +64,7 @@ async def unknown_models(pool: Pool, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(await pool.fetchval(_UNKNOWN_MODELS, list(names)))
 
 
-def tenant_from(name: str, put: TenantPut) -> Tenant:
+def tenant_from(name: str, put: TenantPut, own_keys: Mapping[str, str]) -> Tenant:
     """What requests need of a tenant."""
     limits = put.rate_limit
     return Tenant(
@@ -71,8 +74,12 @@ def tenant_from(name: str, put: TenantPut) -> Tenant:
         limits=Limits(limits.requests_per_minute, limits.tokens_per_minute, limits.concurrent_requests),
         markup_ppm=markup_ppm(put.markup_percent),
         suspended=put.suspended,
-        own_providers=frozenset(credential.provider for credential in put.provider_credentials),
+        own_keys=own_keys,
     )
+
+
+def _own_keys(vault: Vault, put: TenantPut) -> dict[str, str]:
+    return {known.provider: secrets.revealed(vault, known.secret) for known in put.provider_credentials}
 
 
 def model_from(name: str, put: ModelPut) -> Model:

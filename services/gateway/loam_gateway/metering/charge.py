@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import structlog
@@ -36,13 +36,18 @@ class Replayed(Exception):  # noqa: N818 - it is an answer that takes a short cu
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What a call of `model` may use at most. `free` is a call on the tenant's own account with the provider."""
+    """What a call of `model` may use at most. With an `api_key` it goes out on the tenant's own account, at no cost."""
 
     model: Model
     prices: PriceList
     input_tokens: int
     output_tokens: int = 0
-    free: bool = False
+    api_key: str | None = field(default=None, repr=False)
+
+    @property
+    def free(self) -> bool:
+        """Whether the platform pays nothing for it."""
+        return self.api_key is not None
 
     @property
     def fixed_nanos(self) -> int:

@@ -44,7 +44,7 @@ def _prepared(order: Order, request: ChatRequest, model: Model) -> _Call:
         prices_of(model),
         input_tokens=bounds.input_tokens(converse.body),
         output_tokens=bounds.output_tokens(request.output_limit, model.max_output_tokens),
-        free=order.free(model),
+        api_key=order.tenant.own_keys.get(model.provider),
     )
     return _Call(converse, quote)
 

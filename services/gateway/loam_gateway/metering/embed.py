@@ -42,7 +42,7 @@ def _plan(order: Order, request: EmbeddingRequest) -> tuple[list[Batch], Quote]:
     model = order.models[0]
     work = batches(request.texts, model_id=model.model_id, dimensions=request.dimensions or model.dimensions)
     bound = sum(batch.token_bound for batch in work)
-    return work, Quote(model, prices_of(model), input_tokens=bound, free=order.free(model))
+    return work, Quote(model, prices_of(model), input_tokens=bound, api_key=order.tenant.own_keys.get(model.provider))
 
 
 async def _embed(

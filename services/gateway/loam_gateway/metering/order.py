@@ -46,10 +46,6 @@ class Order:
             idempotency=self.claim,
         )
 
-    def free(self, model: Model) -> bool:
-        """Whether `model` is called on the tenant's own account with its provider."""
-        return model.provider in self.tenant.own_providers
-
     def metadata(self) -> dict[str, str]:
         """What the provider's invocation log says about this call."""
         facts = {
@@ -60,7 +56,7 @@ class Order:
         return {name: value[:256] for name, value in facts.items()}
 
 
-def targets(model: Model, default_region: str) -> Iterator[Target]:
-    """Where `model` can be called, in the order of its regions."""
-    for region in model.regions or (default_region,):
-        yield Target(model.model_id, region)
+def targets(quote: Quote, default_region: str) -> Iterator[Target]:
+    """Where the model can be called, in the order of its regions."""
+    for region in quote.model.regions or (default_region,):
+        yield Target(quote.model.model_id, region, quote.api_key)

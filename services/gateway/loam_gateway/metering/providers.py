@@ -26,7 +26,7 @@ class Provider:
     async def call(self, charge: Charge, do: Callable[[Bedrock, Target], Awaitable[_Result]]) -> _Result:
         """What `do` gives in the first region that serves. Raises BedrockError, the last region's."""
         model, failure = charge.quote.model, None
-        for target in targets(model, self._default_region):
+        for target in targets(charge.quote, self._default_region):
             charge.region, charge.sent, begun = target.region, True, time.perf_counter()
             try:
                 result = await do(self._bedrock, target)
