@@ -87,7 +87,7 @@ def matching(pattern: str, message: str) -> Rule:
 
     A rule rather than the schema's `pattern`: the API server would print the bare expression beside the sentence.
     """
-    compiled = re.compile(pattern)
+    compiled = re.compile(pattern, re.ASCII)
     return Rule(f"self.matches(r'{pattern}')", message, lambda text: compiled.fullmatch(text) is not None)
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from croniter import croniter
 
 from loam_operator.api.admission import InvalidManifestError, admit
 
@@ -28,6 +29,72 @@ async def test_a_bad_manifest_is_refused_in_the_words_of_loam_up(api: Api, case:
     assert status in (400, 422), answer
     assert case.says in answer["message"]
     assert case.field in answer["message"]
+
+
+_TRICKY = {
+    "spec.budget.monthlyUsd": (
+        "0",
+        "00.5",
+        ".5",
+        "5.",
+        "1e3",
+        "+1",
+        "0.25\n",
+        " 1",
+        "٣",
+        "999999999.999999999",
+        "1,5",
+        "",
+    ),
+    "spec.network.egress.cidr": (
+        *("10.0.0.0/8", "10.0.0.0/08", "10.0.0.0/255.0.0.0", "10.0.0.0/33", "010.0.0.0/8", "10.0.0.0", "0.0.0.0/0"),
+        *("::/0", "2001:db8::/32", "2001:db8::1/32", "fe80::%1/64", "::ffff:10.0.0.0/104", "10.0.0.0/8\n", "/8"),
+    ),
+    "spec.quota.pods": ("5", "1.5", ".5", "1e3", "5Gi", "5gi", "5 Gi", "-5", "+5", "5\n", "0.1m", 7, 0, -7),
+    "spec.budget.alerts.email": ("a@b", "a@b.c", "a@b.", "a@@b", "a b@c", "a\u00a0b@c", "a@b\n", "@b", "ä@b.example"),
+    "spec.owner": ("ana", "", "a" * 253, "a" * 254, "ä" * 253),
+    "spec.network.services.host": ("a", "a.b", "a..b", "-a", "a-", "A", "127.0.0.1", "a:80", "::1", "a.svc.", "a\n"),
+}
+_PLACES = {
+    "spec.budget.monthlyUsd": lambda value: {"budget": {"monthlyUsd": value}},
+    "spec.network.egress.cidr": lambda value: {"network": {"egress": [{"cidr": value, "ports": [1]}]}},
+    "spec.quota.pods": lambda value: {"quota": {"pods": value}},
+    "spec.budget.alerts.email": lambda value: {"budget": {"alerts": {"emails": [value]}}},
+    "spec.owner": lambda value: {"owners": [{"kind": "User", "name": value}]},
+    "spec.network.services.host": lambda value: {"network": {"services": [{"host": value, "ports": [1]}]}},
+}
+_SCHEDULES = (
+    *("* * * * *", "*/15 * * * *", "*/0 * * * *", "0 24 * * *", "0 23 31 12 7", "0 0 0 * *", "0 0 * 13 *", "0 0 * * 8"),
+    *("1,2,3-9/2 * * * *", "1, 2 * * * *", "* * * * * *", "* * * *", "0 0 1 JAN Mon-FRI", "0 0 * * monday"),
+    *("@daily", "@Daily", "@every 1h", "@reboot", "5 4 * * *\n", "05 04 * * *", "*-5 * * * *", "0 0 ? * *"),
+)
+
+
+async def _both_verdicts(api: Api, manifest: Manifest) -> tuple[bool, bool]:
+    status, _ = await api.create(manifest, dry_run=True)
+    try:
+        admit(manifest)
+    except InvalidManifestError:
+        return status == 201, False
+    return status == 201, True
+
+
+@pytest.mark.parametrize("place", _TRICKY)
+async def test_both_judge_tricky_values_alike(api: Api, place: str) -> None:
+    verdicts = {}
+    for value in _TRICKY[place]:
+        manifest = {**GOOD["Tenant/bare"], "spec": _PLACES[place](value)}
+        verdicts[value] = await _both_verdicts(api, manifest)
+    assert {value: both for value, both in verdicts.items() if both[0] != both[1]} == {}
+    assert {both[0] for both in verdicts.values()} == {True, False}
+
+
+async def test_both_judge_schedules_alike_and_what_they_admit_can_be_run(api: Api) -> None:
+    for schedule in _SCHEDULES:
+        manifest = merged(GOOD["RagPipeline/notes"], {"spec": {"sync": {"schedule": schedule}}})
+        server, python = await _both_verdicts(api, manifest)
+        assert server == python, schedule
+        assert croniter.is_valid(schedule) or not python, schedule
 
 
 async def test_both_name_every_mistake_of_a_manifest(api: Api) -> None:

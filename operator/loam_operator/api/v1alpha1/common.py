@@ -102,11 +102,13 @@ Resources = Annotated[
 
 
 def _is_cidr(text: str) -> bool:
+    """As Kubernetes judges: no host bits, no netmask, no zone, no leading zeros, no IPv4 address inside IPv6."""
     try:
-        ipaddress.ip_network(text)
+        network = ipaddress.ip_network(text)
     except ValueError:
         return False
-    return re.search(r"/[0-9]{1,3}$", text) is not None
+    plain = "%" not in text and re.search(r"/(0|[1-9][0-9]{0,2})$", text) is not None
+    return plain and (network.version == 4 or network.network_address.ipv4_mapped is None)
 
 
 Cidr = Annotated[
