@@ -21,6 +21,8 @@ Pipeline = Annotated[
     str | None, typer.Option("--pipeline", "-p", envvar="LOAM_PIPELINE", help="Name of the RagPipeline.")
 ]
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
 
 @dataclass(frozen=True)
 class Connection:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from loam_cli.commands import up
+from loam_cli.commands import ask, documents, up
 from loam_cli.console import err
 from loam_cli.errors import CommandError
 
@@ -15,11 +15,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(up.up)
-
-
-@app.callback()
-def _root() -> None:
-    """So that `up` is a command by its name, also while it is the only one."""
+app.command()(ask.ask)
+app.add_typer(documents.app, name="documents")
 
 
 def main() -> None:

@@ -62,6 +62,8 @@ async def settled(platform: LocalPlatform, report: Report) -> list[Manifest]:
     """Wait for the operator to have made everything ready, and say what it could not."""
     with report.step("tenants, keys and pipelines"):
         unready = await platform.settled()
+    # What is said while everything is still coming up is no news; from here on it is.
+    platform.cluster.on_event = report.event
     for held in unready:
         condition = ready_condition(held)
         name = "/".join(filter(None, (held["metadata"].get("namespace"), held["metadata"]["name"])))

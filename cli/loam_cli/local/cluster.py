@@ -49,7 +49,9 @@ class LocalCluster:
         self.on_event: Callable[[Event], None] = lambda _: None
         for manifest, applied in store.load():
             ref = Ref.of(manifest)
-            self._objects[ref], self._applied[ref] = manifest, applied
+            # A status says what was seen, and nothing of what was seen last time need still be so.
+            self._objects[ref] = {name: value for name, value in manifest.items() if name != "status"}
+            self._applied[ref] = applied
         self._version = max((int(held["metadata"]["resourceVersion"]) for held in self._objects.values()), default=0)
 
     @property

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,10 +137,10 @@ class PlatformSecrets:
         )
 
 
-_MAKERS = {
+_MAKERS: dict[str, Callable[[], str]] = {
     "admin-token": lambda: secrets.token_urlsafe(32),
     "encryption-key": lambda: base64.b64encode(secrets.token_bytes(32)).decode(),
-    "signing-key.json": lambda: json.dumps(new_signing_key().dict_value),
+    "signing-key.json": lambda: json.dumps(new_signing_key().as_dict(private=True)),
     "database-password": lambda: secrets.token_hex(24),
     "redis-password": lambda: secrets.token_hex(24),
     "storage-key-id": lambda: "LOAM" + secrets.token_hex(8).upper(),

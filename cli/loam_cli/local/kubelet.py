@@ -1,7 +1,6 @@
 """Runs the Deployments of the local cluster as processes, and says in their status how they are."""
 
 import asyncio
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from typing import Any, Literal
 import aiohttp
 
 from loam_cli.local.cluster import LocalCluster
-from loam_cli.local.pods import LOCAL_HOST, NotRunnableLocallyError, Planner, PodPlan, Volume, WaitingError
+from loam_cli.local.pods import LOCAL_HOST, NotRunnableLocallyError, Planner, PodPlan, WaitingError
 from loam_cli.local.process import Guard, Program, State, Supervised, last_words
 from loam_cli.local.servers import http_ready
 from loam_operator.cluster import Manifest, Ref
@@ -89,7 +88,7 @@ class Kubelet:
     async def _run(self, ref: Ref, plan: PodPlan) -> None:
         pod = self._pods.get(ref)
         for volume in plan.volumes:
-            write(volume)
+            volume.write()
         if pod is not None and pod.plan.same_process(plan):
             pod.plan = plan
             return
@@ -148,23 +147,6 @@ class Kubelet:
 
 async def _ready_when_started() -> bool:
     return True
-
-
-def write(volume: Volume) -> None:
-    """Make the folder hold exactly the volume's files; each file changes as a whole."""
-    volume.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if volume.files is None:
-        return
-    for present in volume.folder.iterdir():
-        if present.name not in volume.files:
-            present.unlink()
-    for name, content in volume.files.items():
-        path = volume.folder / name
-        if not path.exists() or path.read_bytes() != content:
-            partial = path.with_name(f".{name}.partial")
-            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(content)
-            partial.replace(path)
 
 
 def _condition(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import aiohttp
+import structlog
 
 from loam_cli.errors import CommandError
 from loam_cli.local.cluster import USER, LocalCluster, normalised
@@ -25,13 +26,20 @@ from loam_cli.local.process import Guard, Program, State, Supervised, last_words
 from loam_cli.local.report import Report
 from loam_cli.local.servers import HOST, Addresses, Servers, inherited_environment
 from loam_cli.local.store import Store
+from loam_operator.adapters.gateway import GatewayAdmin
 from loam_operator.api.admission import InvalidManifestError
 from loam_operator.api.v1alpha1 import API_VERSION
 from loam_operator.cluster import Manifest, Ref
+from loam_operator.engine import Engine
 from loam_operator.settings import Platform as PlatformNames
+from loam_operator.settings import Settings as OperatorSettings
 
 _QUIET_SECONDS = 3.0
 _SETTLE_SECONDS = 60.0
+# Kinder than a cluster's default: who looks at a laptop's screen waits for what it shows.
+_STATES_SECONDS = 1.0
+# The reason with which the operator says that a kind comes with a later version.
+_NOT_SERVED = "NotServed"
 _NO_SPACE = "No space left on device"
 
 
@@ -81,10 +89,12 @@ class LocalPlatform:
 
 
 def is_unready(held: Manifest) -> bool:
-    """Whether an object of Loam's does not (yet) say of its present spec that it is ready."""
+    """Whether an object of Loam's, of a kind that is served, does not (yet) say that it is ready as it now is."""
     if held["apiVersion"] != API_VERSION:
         return False
     condition = ready_condition(held)
+    if condition.get("reason") == _NOT_SERVED:
+        return False
     current = held.get("status", {}).get("observedGeneration") == held["metadata"]["generation"]
     return not current or condition.get("status") != "True"
 
@@ -123,7 +133,7 @@ async def running(options: Options, report: Report) -> AsyncIterator[LocalPlatfo
         ports = Ports(data, {} if options.port is None else {"public": options.port})
         addresses = Addresses.choose(ports)
         store = stack.enter_context(contextlib.closing(Store(data.objects)))
-        cluster = LocalCluster(store, lambda service, port: f"http://{HOST}:{ports.of(_listener(service, port))}")
+        cluster = LocalCluster(store, lambda service, _: f"http://{HOST}:{ports.of(_listener(service))}")
         check(options.manifests, cluster)
         guard = await Guard.start()
         stack.push_async_callback(guard.close)
@@ -134,9 +144,10 @@ async def running(options: Options, report: Report) -> AsyncIterator[LocalPlatfo
         await starter.start()
         kubelet = Kubelet(cluster, _planner(cluster, data, ports), guard, http, data.logs, report.process)
         platform = LocalPlatform(data, addresses, cluster, kubelet, starter.running)
-        cluster.on_event = report.event
         background = await stack.enter_async_context(asyncio.TaskGroup())
         stack.callback(background.create_task(kubelet.run()).cancel)
+        engine = await stack.enter_async_context(_operator(cluster, servers))
+        stack.callback(background.create_task(engine.run()).cancel)
         await stack.enter_async_context(_reachable(platform, ports))
         await platform.apply(options.manifests)
         yield platform
@@ -215,20 +226,51 @@ class _Starter:
         return CommandError(f"{name} did not start: {words or 'it said nothing'} (log: {log})")
 
 
+@asynccontextmanager
+async def _operator(cluster: LocalCluster, servers: Servers) -> AsyncIterator[Engine]:
+    """The operator itself, on the local cluster instead of Kubernetes; its log goes to a file like the others'."""
+    addresses = servers.addresses
+    names = PlatformNames(
+        gateway_internal_url=addresses.url("internal"),
+        gateway_internal_port=addresses.internal,
+        gateway_public_url=addresses.url("public"),
+    )
+    settings = OperatorSettings(
+        platform=names,
+        admin_url=addresses.url("admin"),
+        admin_token_file=servers.secrets.admin_token_file,
+        states_seconds=_STATES_SECONDS,
+    )
+    with (servers.data.logs / "operator.log").open("a", buffering=1) as log:
+        structlog.configure(
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.processors.JSONRenderer(),
+            ],
+            logger_factory=structlog.WriteLoggerFactory(log),
+        )
+        gateway = GatewayAdmin(settings.admin_url, settings.admin_token_file)
+        try:
+            yield Engine(cluster, gateway, settings)
+        finally:
+            await gateway.close()
+
+
 def _planner(cluster: LocalCluster, data: DataFolder, ports: Ports) -> Planner:
     names = PlatformNames()
     return Planner(
         read=cluster.get,
         modules={names.image_retrieval: "loam_retrieval", names.image_ingestion: "loam_ingestion"},
         pods=data.pods,
-        port_of=lambda deployment, port: ports.of(_listener(deployment, port)),
+        port_of=lambda deployment: ports.of(_listener(deployment)),
         base_env=inherited_environment(),
     )
 
 
-def _listener(ref: Ref, port: int) -> str:
+def _listener(ref: Ref) -> str:
     """The name under which a port is remembered; a Deployment and its Service bear the same name, so share it."""
-    return f"{ref.namespace}/{ref.name}:{port}"
+    return f"{ref.namespace}/{ref.name}"
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ variable or an argument names a mount path, it is made to name that folder inste
 
 import base64
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -29,10 +30,23 @@ class WaitingError(Exception):
 
 @dataclass(frozen=True)
 class Volume:
-    """A folder with exactly these files; None for one that the pod itself writes to (emptyDir)."""
+    """A folder with exactly these files, by path below it; None for one that the pod itself writes to (emptyDir)."""
 
     folder: Path
     files: Mapping[str, bytes] | None
+
+    def write(self) -> None:
+        """Make the folder so; each file changes as a whole."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.files is None:
+            return
+        for present in [path for path in self.folder.rglob("*") if path.is_file()]:
+            if str(present.relative_to(self.folder)) not in self.files:
+                present.unlink()
+        for name, content in self.files.items():
+            path = self.folder / name
+            if not path.exists() or path.read_bytes() != content:
+                _replace(path, content)
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,7 @@ class Planner:
     read: Read
     modules: Mapping[str, str]
     pods: Path
-    port_of: Callable[[Ref, int], int]
+    port_of: Callable[[Ref], int]
     base_env: Mapping[str, str]
 
     def plan(self, deployment: Manifest) -> PodPlan:
@@ -150,8 +164,7 @@ class Planner:
         }
 
     def _port(self, ref: Ref, container: Manifest) -> int | None:
-        ports = container.get("ports", ())
-        return self.port_of(ref, ports[0]["containerPort"]) if ports else None
+        return self.port_of(ref) if container.get("ports") else None
 
     def _local_address(self, port: int | None) -> dict[str, str]:
         return {"LOAM_HOST": LOCAL_HOST} | ({"LOAM_PORT": str(port)} if port is not None else {})
@@ -175,3 +188,11 @@ def _downward(ref: Ref, path: str) -> str:
     if path not in known:
         raise NotRunnableLocallyError(f"{path} of a pod is known in a cluster only")
     return str(known[path])
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+    partial.replace(path)
