@@ -71,7 +71,7 @@ async def _opened(runtime: Runtime, secrets: "_Secrets", pool: Pool, stack: cont
         limits=await enter(RateLimits.open(settings.redis_url)),
         provider=Provider(bedrock, metrics, bedrock.default_region() or _DEFAULT_REGION),
         storage=store,
-        pipelines=await enter(pipelines.opened(settings.database_url, pool, store, secrets.signing_key)),
+        pipelines=await enter(pipelines.opened(settings.database_url, pool, store, secrets.vault, secrets.signing_key)),
         metrics=metrics,
     )
 

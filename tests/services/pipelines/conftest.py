@@ -62,8 +62,8 @@ async def storage(aws: None, pool: Pool, vault: Vault) -> AsyncIterator[Storage]
 
 
 @pytest_asyncio.fixture(scope="module")
-async def room(database_url: str, pool: Pool, storage: Storage) -> AsyncIterator[Room]:
-    async with rooms.opened(database_url, pool, storage, new_signing_key()) as opened:
+async def room(database_url: str, pool: Pool, storage: Storage, vault: Vault) -> AsyncIterator[Room]:
+    async with rooms.opened(database_url, pool, storage, vault, new_signing_key()) as opened:
         yield opened
 
 

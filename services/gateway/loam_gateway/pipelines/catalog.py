@@ -11,8 +11,8 @@ from typing import Any
 import asyncpg
 import orjson
 
+from loam_gateway.adapters.postgres import Connection, Pool
 from loam_gateway.pipelines.model import PipelineId, Serving, next_sync
-from loam_gateway.storage.provisioning import Connection, Pool
 from loam_shared.contracts.admin import PipelinePut, PipelineState
 from loam_shared.contracts.internal import IndexPointer
 from loam_shared.errors import ConflictError, NotFoundError

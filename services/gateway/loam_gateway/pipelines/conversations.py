@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import orjson
 from pydantic import TypeAdapter
 
+from loam_gateway.adapters.postgres import Pool
 from loam_gateway.pipelines.model import PipelineId
-from loam_gateway.storage.provisioning import Pool
 from loam_shared.contracts.retrieval import Message
 
 MAX_MESSAGES = 40

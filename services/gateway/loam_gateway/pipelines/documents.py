@@ -8,13 +8,16 @@ from dataclasses import dataclass
 import asyncpg
 import orjson
 
+from loam_gateway import idempotency
+from loam_gateway.adapters.postgres import Connection, Pool
+from loam_gateway.directory.model import Principal
+from loam_gateway.ledger.model import IdempotencyClaim
 from loam_gateway.pipelines import catalog
-from loam_gateway.pipelines.model import PipelineId, Receipt, StoredObject, content_hash, document_id
-from loam_gateway.storage.provisioning import Connection, Pool
+from loam_gateway.pipelines.model import PipelineId, StoredObject, content_hash, document_id
+from loam_gateway.vault import Vault
 from loam_shared.contracts.internal import DocumentState
 from loam_shared.errors import (
     ConflictError,
-    IdempotencyConflictError,
     InvalidRequestError,
     NotFoundError,
     UnavailableError,
@@ -48,6 +51,26 @@ async def discard_objects(pool: Pool, keys: Sequence[str]) -> None:
     await pool.execute(_DISCARD, keys)
 
 
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The Idempotency-Key that came with an upload."""
+
+    vault: Vault
+    caller: Principal
+    value: str
+
+    async def exchange(
+        self, connection: Connection, pipeline: PipelineId, arrived: Sequence[StoredObject], told: list[Accepted]
+    ) -> list[Accepted] | None:
+        """Keep `told` for the same upload to come again, or give what was told then.
+
+        Raises IdempotencyConflictError when something else came with this key.
+        """
+        wanted = IdempotencyClaim(self.value, content_hash(pipeline, arrived))
+        kept = await idempotency.claim(connection, self.vault, self.caller, wanted, orjson.dumps(told))
+        return None if kept is None else [Accepted(**one) for one in orjson.loads(kept)]
+
+
 async def accept(
     pool: Pool, pipeline: PipelineId, arrived: Sequence[StoredObject], receipt: Receipt | None = None
 ) -> list[Accepted]:
@@ -59,17 +82,14 @@ async def accept(
     newest = {document_id(pipeline, "Uploads", None, one.name): one for one in arrived}
     async with pool.acquire() as connection, connection.transaction():
         await catalog.locked(connection, pipeline)
-        if receipt is not None and await _came_before(connection, pipeline, arrived, receipt):
-            changed = {}
-        else:
-            changed = await _changed(connection, pipeline, newest)
+        as_they_are = await _unchanged(connection, pipeline, newest)
+        told = [Accepted(key, one.name, as_they_are.get(key, "Pending")) for key, one in newest.items()]
+        before = receipt and await receipt.exchange(connection, pipeline, arrived, told)
+        changed = {} if before else {key: one for key, one in newest.items() if key not in as_they_are}
         if changed:
             await _replace(connection, pipeline, changed)
         await connection.execute(_DISCARD, [one.key for one in arrived if one not in changed.values()])
-        rows = await connection.fetch(_SELECT + " AND d.document_id = ANY($3)", *pipeline, list(newest))
-    statuses = {row["document_id"]: row["status"] for row in rows}
-    # What a receipt tells of may have been deleted since; then it is answered as it was the first time.
-    return [Accepted(key, one.name, statuses.get(key, "Pending")) for key, one in newest.items()]
+    return before or told
 
 
 async def listing(pool: Pool, pipeline: PipelineId, *, limit: int, cursor: str | None) -> Page:
@@ -112,24 +132,13 @@ def _unknown(key: str) -> NotFoundError:
     return NotFoundError(f"there is no document {key} in this pipeline", param="documentId")
 
 
-async def _came_before(
-    connection: Connection, pipeline: PipelineId, arrived: Sequence[StoredObject], receipt: Receipt
-) -> bool:
-    digest = content_hash(arrived)
-    known = await connection.fetchval(_KNOWN_RECEIPT, *pipeline, receipt.key_id, receipt.value)
-    if known is None:
-        await connection.execute(_KEEP_RECEIPT, *pipeline, receipt.key_id, receipt.value, digest)
-    elif known != digest:
-        raise IdempotencyConflictError("this Idempotency-Key came before with other documents")
-    return known is not None
-
-
-async def _changed(
+async def _unchanged(
     connection: Connection, pipeline: PipelineId, newest: Mapping[str, StoredObject]
-) -> dict[str, StoredObject]:
-    versions = list(newest), [one.sha256 for one in newest.values()]
-    kept = {row["document_id"] for row in await connection.fetch(_UNCHANGED, *pipeline, *versions)}
-    return {key: one for key, one in newest.items() if key not in kept}
+) -> dict[str, str]:
+    """The documents that hold these very bytes already, and their status."""
+    hashes = [one.sha256 for one in newest.values()]
+    rows = await connection.fetch(_UNCHANGED, *pipeline, list(newest), hashes)
+    return {row["document_id"]: row["status"] for row in rows}
 
 
 async def _replace(connection: Connection, pipeline: PipelineId, changed: Mapping[str, StoredObject]) -> None:
@@ -163,23 +172,15 @@ def _decoded(cursor: str) -> tuple[str, str]:
 _ANNOUNCE = "INSERT INTO unclaimed_objects (key, tenant, due_at) VALUES ($1, $2, now() + interval '1 hour')"
 _DISCARD = "UPDATE unclaimed_objects SET due_at = now() WHERE key = ANY($1)"
 _CLAIM_OBJECTS = "DELETE FROM unclaimed_objects WHERE key = ANY($1) RETURNING key"
-_KNOWN_RECEIPT = """
-SELECT content_hash FROM upload_receipts
-WHERE tenant = $1 AND pipeline = $2 AND key_id = $3 AND idempotency_key = $4
-"""
-_KEEP_RECEIPT = """
-INSERT INTO upload_receipts (tenant, pipeline, key_id, idempotency_key, content_hash)
-VALUES ($1, $2, $3, $4, $5)
-"""
 _UNCHANGED = """
-SELECT document_id FROM documents JOIN unnest($3::text[], $4::text[]) AS new (id, sha256)
+SELECT document_id, status FROM documents JOIN unnest($3::text[], $4::text[]) AS new (id, sha256)
 ON document_id = new.id AND etag = new.sha256
 WHERE tenant = $1 AND pipeline = $2 AND status IN ('Pending', 'Ready')
 """
 # A worker may be reading the former bytes right now; they go a little later.
 _FREE_FORMER = """
 INSERT INTO unclaimed_objects (key, tenant, due_at)
-SELECT raw_key, tenant, now() + interval '1 hour' FROM documents
+SELECT raw_key, tenant, now() + interval '10 minutes' FROM documents
 WHERE tenant = $1 AND pipeline = $2 AND document_id = ANY($3) AND raw_key IS NOT NULL
 ON CONFLICT (key) DO NOTHING
 """

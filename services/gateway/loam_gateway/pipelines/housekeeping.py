@@ -1,4 +1,4 @@
-"""What happens by itself: syncs by schedule, raw objects that nothing refers to, what has grown old.
+"""What happens by itself: syncs by schedule, raw objects that nothing refers to, conversations that are over.
 
 Every gateway does this all the time; rows are taken with SKIP LOCKED, so each thing is done by exactly one of them.
 """
@@ -10,11 +10,11 @@ import asyncpg
 import orjson
 import structlog
 
+from loam_gateway.adapters.postgres import Pool
 from loam_gateway.adapters.s3 import ObjectStore
 from loam_gateway.pipelines import catalog
 from loam_gateway.pipelines.model import PipelineId, next_sync
 from loam_gateway.pipelines.settings import PipelineSettings
-from loam_gateway.storage.provisioning import Pool
 from loam_shared.errors import UnavailableError
 
 _AT_ONCE = 200
@@ -28,7 +28,6 @@ async def run(pool: Pool, objects: ObjectStore, settings: PipelineSettings) -> N
             await start_due_syncs(pool)
             await delete_unclaimed(pool, objects)
             await pool.execute(_FORGET_CONVERSATIONS, settings.conversation_ttl_seconds)
-            await pool.execute(_FORGET_RECEIPTS)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, UnavailableError) as error:
             _log.warning("housekeeping will try again", reason=str(error))
         await asyncio.sleep(settings.housekeeping_seconds)
@@ -74,4 +73,3 @@ DELETE FROM unclaimed_objects WHERE key IN (
 _FORGET_CONVERSATIONS = """
 DELETE FROM conversations WHERE updated_at < now() - $1::float8 * interval '1 second'
 """
-_FORGET_RECEIPTS = "DELETE FROM upload_receipts WHERE created_at < now() - interval '24 hours'"

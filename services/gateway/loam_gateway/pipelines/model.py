@@ -42,17 +42,9 @@ class StoredObject:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """Whose Idempotency-Key came with an upload."""
-
-    key_id: str
-    value: str
-
-
-def content_hash(arrived: Iterable[StoredObject]) -> bytes:
-    """The same for the same names with the same bytes in the same order."""
-    digest = hashlib.sha256()
+def content_hash(pipeline: PipelineId, arrived: Iterable[StoredObject]) -> bytes:
+    """The same for the same names with the same bytes in the same order, in the same pipeline."""
+    digest = hashlib.sha256(str(pipeline).encode())
     for one in arrived:
         digest.update(f"{len(one.name)}:{one.name}{one.sha256}".encode())
     return digest.digest()

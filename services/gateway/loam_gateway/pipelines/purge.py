@@ -2,10 +2,10 @@
 
 import re
 
+from loam_gateway.adapters.postgres import Pool
 from loam_gateway.pipelines.model import PipelineId
 from loam_gateway.storage import Storage
 from loam_gateway.storage.policy import prefix_of
-from loam_gateway.storage.provisioning import Pool
 
 
 async def purge(pool: Pool, storage: Storage, pipeline: PipelineId, *, uid: str) -> bool:

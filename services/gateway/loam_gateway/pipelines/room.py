@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 from joserfc.jwk import OKPKey
 
+from loam_gateway.adapters.postgres import Pool
 from loam_gateway.adapters.retrieval import Retrieval
 from loam_gateway.adapters.s3 import ObjectStore
 from loam_gateway.pipelines import housekeeping
@@ -16,7 +17,7 @@ from loam_gateway.pipelines.settings import PipelineSettings
 from loam_gateway.pipelines.wakeups import Wakeups
 from loam_gateway.pipelines.work import WorkQueue
 from loam_gateway.storage import Storage
-from loam_gateway.storage.provisioning import Pool
+from loam_gateway.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,15 @@ class Room:
     objects: ObjectStore
     work: WorkQueue
     retrieval: Retrieval
+    vault: Vault
     signing_key: OKPKey
     settings: PipelineSettings
 
 
 @asynccontextmanager
-async def opened(database_url: str, pool: Pool, storage: Storage, signing_key: OKPKey) -> AsyncIterator[Room]:
+async def opened(
+    database_url: str, pool: Pool, storage: Storage, vault: Vault, signing_key: OKPKey
+) -> AsyncIterator[Room]:
     """The room, with its housekeeping going on for as long as the context lasts."""
     settings, wakeups = PipelineSettings(), Wakeups(database_url)
     async with AsyncExitStack() as stack:
@@ -46,6 +50,7 @@ async def opened(database_url: str, pool: Pool, storage: Storage, signing_key: O
             objects=storage.objects,
             work=WorkQueue(pool, wakeups, settings),
             retrieval=Retrieval(session),
+            vault=vault,
             signing_key=signing_key,
             settings=settings,
         )

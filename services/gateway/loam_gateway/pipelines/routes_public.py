@@ -55,9 +55,9 @@ class Versions(Wire):
 
 
 @router.post("/documents", status_code=202, max_body_size=_NO_LIMIT_HERE)
-async def upload(caller: Writer, pipeline: Written, request: Request, deps: Deps) -> dict[str, Any]:
+async def upload(caller: Writer, name: str, request: Request, deps: Deps) -> dict[str, Any]:
     """Take one or several documents; they are searchable once their status is Ready."""
-    accepted = await Intake(deps.pipelines, pipeline, caller.key_id).take(request)
+    accepted = await Intake(deps.pipelines, caller, name).take(request)
     taken = [_brief(one.document_id, one.name, one.status) for one in accepted]
     return taken[0] if len(taken) == 1 else {"documents": taken}
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from fastapi import Request
 from pydantic import Field, ValidationError
 
+from loam_gateway.directory.model import Principal
 from loam_gateway.pipelines import catalog, documents
-from loam_gateway.pipelines.model import PipelineId, Receipt, StoredObject, document_id, takes_uploads
+from loam_gateway.pipelines.model import PipelineId, StoredObject, document_id, takes_uploads
 from loam_gateway.pipelines.multipart import files
 from loam_gateway.storage.policy import prefix_of
 from loam_shared.contracts import Wire
@@ -42,10 +43,10 @@ class InlineDocument(Wire):
 class Intake:
     """One request's uploads. What was stored is discarded again unless all of it was accepted."""
 
-    def __init__(self, room: "Room", pipeline: PipelineId, key_id: str) -> None:
+    def __init__(self, room: "Room", caller: Principal, name: str) -> None:
         self._room = room
-        self._pipeline = pipeline
-        self._key_id = key_id
+        self._caller = caller
+        self._pipeline = PipelineId(caller.tenant, name)
         self._stored: list[StoredObject] = []
 
     async def take(self, request: Request) -> list[documents.Accepted]:
@@ -66,11 +67,11 @@ class Intake:
             await documents.discard_objects(self._room.pool, [one.key for one in self._stored])
             raise
 
-    def _receipt(self, request: Request) -> Receipt | None:
+    def _receipt(self, request: Request) -> documents.Receipt | None:
         value = request.headers.get("idempotency-key")
         if value is not None and len(value) > _MAX_IDEMPOTENCY_KEY:
             raise InvalidRequestError(f"Idempotency-Key: at most {_MAX_IDEMPOTENCY_KEY} characters")
-        return Receipt(self._key_id, value) if value else None
+        return documents.Receipt(self._room.vault, self._caller, value) if value else None
 
     async def _store(self, request: Request) -> None:
         content_type = request.headers.get("content-type", "")

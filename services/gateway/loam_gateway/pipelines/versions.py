@@ -4,9 +4,9 @@ from datetime import datetime
 
 import asyncpg
 
+from loam_gateway.adapters.postgres import Pool
 from loam_gateway.pipelines import catalog
 from loam_gateway.pipelines.model import PipelineId
-from loam_gateway.storage.provisioning import Pool
 from loam_shared.contracts import Wire
 from loam_shared.errors import NotFoundError
 

@@ -12,13 +12,13 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from loam_gateway.adapters.postgres import Connection, Pool
 from loam_gateway.pipelines import catalog
 from loam_gateway.pipelines.differ import Differences, KnownDocument, compare
 from loam_gateway.pipelines.model import PipelineId
 from loam_gateway.pipelines.outcome import OpenJob, Outcome, judge
 from loam_gateway.pipelines.settings import PipelineSettings
 from loam_gateway.pipelines.wakeups import Wakeups
-from loam_gateway.storage.provisioning import Connection, Pool
 from loam_shared.contracts.internal import (
     Claim,
     Commit,

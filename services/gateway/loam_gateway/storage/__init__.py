@@ -11,8 +11,8 @@ from loam_gateway.storage.provisioning import Place, Policy, Storage
 from loam_gateway.vault import Vault
 
 if TYPE_CHECKING:
+    from loam_gateway.adapters.postgres import Pool
     from loam_gateway.settings import Settings
-    from loam_gateway.storage.provisioning import Pool
 
 __all__ = ["Place", "Policy", "Storage", "opened"]
 

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import asyncpg
 
 from loam_gateway.adapters.iam import AccessKey, Identities
+from loam_gateway.adapters.postgres import Connection, Pool
 from loam_gateway.adapters.s3 import ObjectStore
 from loam_gateway.storage.policy import access_policy, prefix_of, user_of
 from loam_gateway.vault import Vault, VaultError
@@ -16,8 +17,6 @@ from loam_shared.contracts.admin import StorageGrant
 from loam_shared.errors import ConflictError, InvalidRequestError
 
 Policy = Literal["Retain", "Delete"]
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
-Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 _PAGES_PER_CALL = 10
 _PURPOSE = "storage key"
 

@@ -107,18 +107,6 @@ CREATE TABLE unclaimed_objects (
 CREATE INDEX unclaimed_objects_due ON unclaimed_objects (due_at);
 COMMENT ON TABLE unclaimed_objects IS 'raw objects that no document refers to (yet, or any more), deleted when due';
 
-CREATE TABLE upload_receipts (
-    tenant text NOT NULL,
-    pipeline text NOT NULL,
-    key_id text NOT NULL,
-    idempotency_key text NOT NULL,
-    content_hash bytea NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (tenant, pipeline, key_id, idempotency_key),
-    FOREIGN KEY (tenant, pipeline) REFERENCES pipelines ON DELETE CASCADE
-);
-CREATE INDEX upload_receipts_by_age ON upload_receipts (created_at);
-
 CREATE TABLE conversations (
     tenant text NOT NULL,
     pipeline text NOT NULL,
@@ -140,5 +128,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the tables with all that is in them."""
-    op.execute("DROP TABLE conversations, upload_receipts, unclaimed_objects, jobs, documents, index_versions")
+    op.execute("DROP TABLE conversations, unclaimed_objects, jobs, documents, index_versions")
     op.execute("DROP TABLE pipelines, tenant_storage")
