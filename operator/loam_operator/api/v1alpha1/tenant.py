@@ -125,7 +125,10 @@ class Storage(Node):
     """Documents and indexes."""
 
     deletion_policy: Literal["Retain", "Delete"] = "Retain"
-    """What becomes of documents and indexes when the Tenant is deleted. The ledger stays for its retention time."""
+    """What becomes of documents and indexes when the Tenant is deleted. The ledger stays for its retention time.
+
+    Retained data is given to nobody else; a new Tenant takes it over with the annotation loam.dev/adopt: "true".
+    """
     source_buckets: Annotated[list[BucketName], Field(max_length=32), Unique()] = []
     """S3 buckets that the tenant's pipelines may read."""
 
