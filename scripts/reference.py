@@ -10,10 +10,12 @@ import json
 import sys
 import textwrap
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
+from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -134,8 +136,10 @@ def _field_docstrings(model: type[BaseModel]) -> dict[str, str]:
 
 def openapi() -> str:
     """The public listener's OpenAPI schema."""
-    schema = importlib.import_module("loam_gateway.app").public_schema()
-    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+    app = FastAPI(title="Loam", version=metadata.version("loam"))
+    for router in importlib.import_module("loam_gateway.public").ROUTERS:
+        app.include_router(router)
+    return json.dumps(app.openapi(), indent=2, sort_keys=True) + "\n"
 
 
 def _cell(row: tuple[str, ...]) -> str:
