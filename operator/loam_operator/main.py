@@ -1,6 +1,7 @@
 """Running the operator against a Kubernetes API server, until it is told to stop."""
 
 import asyncio
+import logging as stdlib_logging
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -22,6 +23,8 @@ log = structlog.get_logger()
 def run(settings: Settings) -> None:
     """Run until SIGTERM or Ctrl-C, then stop cleanly."""
     logging.configure(settings.log_level, service="operator")
+    # kopf tells of every event that it passes on.
+    stdlib_logging.getLogger("kopf").setLevel(stdlib_logging.WARNING)
     asyncio.run(_until_told(settings))
 
 

@@ -106,7 +106,7 @@ def _binding(kind: str, metadata: dict[str, str], role_kind: str, role: str, sub
 class _Plain(yaml.SafeDumper):
     """Writes what is used twice twice: manifests have no anchors."""
 
-    def ignore_aliases(self, data: object) -> bool:
+    def ignore_aliases(self, _data: object) -> bool:
         """Always."""
         return True
 

@@ -1,6 +1,5 @@
 """Objects as last seen, in memory: filled by lists and watches, and by the answers to our own writes."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from loam_operator.cluster import Manifest, Ref
@@ -12,19 +11,18 @@ class Store:
     """The newest state of each object that anyone has told of. Every change is passed on to the subscribers."""
 
     def __init__(self) -> None:
-        self._kinds: dict[tuple[str, str], dict[Key, Manifest]] = defaultdict(dict)
+        self._kinds: dict[tuple[str, str], dict[Key, Manifest]] = {}
         self._subscribers: list[Callable[[Manifest], None]] = []
 
     def subscribe(self, changed: Callable[[Manifest], None]) -> None:
         """Call `changed` for every change from now on, and for all that is here already."""
         self._subscribers.append(changed)
-        for objects in self._kinds.values():
-            for manifest in objects.values():
-                changed(manifest)
+        for manifest in [manifest for objects in self._kinds.values() for manifest in objects.values()]:
+            changed(manifest)
 
     def get(self, ref: Ref) -> Manifest | None:
         """The object, or None."""
-        return self._kinds[ref.api_version, ref.kind].get((ref.namespace, ref.name))
+        return self._kinds.get((ref.api_version, ref.kind), {}).get((ref.namespace, ref.name))
 
     def list(
         self, api_version: str, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None
@@ -32,7 +30,7 @@ class Store:
         """The objects of a kind that lie in `namespace` and carry `labels`."""
         return [
             manifest
-            for (where, _), manifest in self._kinds[api_version, kind].items()
+            for (where, _), manifest in self._kinds.get((api_version, kind), {}).items()
             if (namespace is None or where == namespace) and _carries(manifest, labels)
         ]
 
@@ -42,7 +40,7 @@ class Store:
         known = self.get(ref)
         if known is not None and _version(known) >= _version(manifest):
             return
-        self._kinds[ref.api_version, ref.kind][ref.namespace, ref.name] = manifest
+        self._kinds.setdefault((ref.api_version, ref.kind), {})[ref.namespace, ref.name] = manifest
         self._tell(manifest)
 
     def remove(self, manifest: Manifest) -> None:

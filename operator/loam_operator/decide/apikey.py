@@ -15,6 +15,9 @@ def obstacle(seen: SeenApiKey) -> Fact | None:
     if seen.tenant is None or seen.tenant.metadata.deletion_timestamp:
         namespace = seen.key.metadata.namespace
         return fails(READY, "NoTenant", f'namespace "{namespace}" is of no tenant, so the key would open nothing')
+    if seen.tenant.status.namespace is None:
+        message = f'tenant "{seen.tenant.metadata.name}" has no namespace of its own yet'
+        return fails(READY, "TenantNotReady", message)
     if seen.secret is not None and not is_owned(seen.secret, seen.key.metadata.uid):
         name = seen.key.spec.secret_name
         message = f'Secret "{name}" was not made for this ApiKey and is left alone; name another in spec.secretName'

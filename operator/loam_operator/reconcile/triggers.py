@@ -37,8 +37,9 @@ def concerned(cluster: Cluster, manifest: Manifest, platform: Platform) -> Itera
 
 def fingerprint(manifest: Manifest) -> tuple[object, ...]:
     """What others may depend on in an object of ours; a status that only counts spend is not among it."""
-    metadata = manifest["metadata"]
-    return metadata.get("uid"), metadata.get("generation"), metadata.get("deletionTimestamp")
+    metadata, status = manifest["metadata"], manifest.get("status") or {}
+    conditions = tuple((held["type"], held["status"]) for held in status.get("conditions", ()))
+    return metadata.get("uid"), metadata.get("generation"), metadata.get("deletionTimestamp"), conditions
 
 
 def _dependants(cluster: Cluster, manifest: Manifest, platform: Platform) -> Iterator[Ref]:
