@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import aiohttp
 import orjson
 import pytest
 import pytest_asyncio
+from aiohttp import web
 
 from loam_gateway import storage as storages
 from loam_gateway.adapters.postgres import Pool
@@ -29,6 +30,23 @@ from loam_shared.contracts.admin import PipelinePut
 from loam_shared.credentials import hash_api_key, new_api_key, new_signing_key
 
 SPEC = {"sources": [{"uploads": {}}, {"s3": {"bucket": "acme-docs", "prefix": ""}}]}
+
+MATCH = {
+    "documentId": "doc_1",
+    "chunkId": "c1",
+    "text": "t",
+    "score": 1.0,
+    "source": "a.md",
+    "span": {"start": 0, "end": 1},
+}
+CITATION = {"documentId": "doc_1", "source": "a.md", "span": {"start": 0, "end": 1}, "quote": "t"}
+WHOLE = [
+    ("token", {"text": "It is "}),
+    ("citation", CITATION),
+    ("token", {"text": "so. ✓"}),
+    ("usage", {"inputTokens": 3, "outputTokens": 4, "costUsd": "0.001"}),
+    ("done", {}),
+]
 
 
 def aws_environment(s3_endpoint: str) -> dict[str, str]:
@@ -192,3 +210,57 @@ async def _until_up(gateway: Gateway) -> None:
                         return
             await asyncio.sleep(0.05)
     pytest.fail("the gateway ended while it started")
+
+
+class Service:
+    """A retrieval service whose part the test plays: it says `events`, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.events = WHOLE
+        self.refusal: tuple[int, dict] | None = None
+        self.pause = 0.0
+        self.asked: list[tuple[Mapping[str, str], dict]] = []
+        self.hung_up = asyncio.Event()
+
+    async def query(self, request: web.Request) -> web.Response:
+        self.asked.append((request.headers, orjson.loads(await request.read())))
+        if self.refusal:
+            return web.Response(status=self.refusal[0], body=orjson.dumps(self.refusal[1]))
+        return web.Response(body=orjson.dumps({"matches": [MATCH], "usage": {"costUsd": "0.0002"}}))
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append((request.headers, orjson.loads(await request.read())))
+        if self.refusal:
+            return web.Response(status=self.refusal[0], body=orjson.dumps(self.refusal[1]))
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        try:
+            for event, data in self.events:
+                for piece in _pieces(
+                    b": hello\r\nevent: %b\r\ndata: %b\r\n\r\n" % (event.encode(), orjson.dumps(data))
+                ):
+                    await response.write(piece)
+                await asyncio.sleep(self.pause)
+        except (ConnectionResetError, asyncio.CancelledError):
+            self.hung_up.set()
+            raise
+        return response
+
+
+def _pieces(data: bytes) -> list[bytes]:
+    """As the network may cut it: in the middle of lines and of letters."""
+    return [data[start : start + 7] for start in range(0, len(data), 7)]
+
+
+@pytest.fixture
+async def service():
+    service = Service()
+    app = web.Application()
+    app.add_routes([web.post("/query", service.query), web.post("/chat", service.chat)])
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    service.url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    yield service
+    await runner.cleanup()

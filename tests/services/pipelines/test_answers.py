@@ -2,14 +2,12 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
 
-import orjson
 import pytest
-from aiohttp import web
 from joserfc.jwk import KeySet
 
 from loam_gateway.directory.model import Principal
+from loam_gateway.ledger.model import IdempotencyClaim
 from loam_gateway.pipelines import catalog, conversations
 from loam_gateway.pipelines.answers import Answers, ChatAsk, Gathered, QueryAsk
 from loam_gateway.pipelines.model import PipelineId
@@ -18,77 +16,6 @@ from loam_shared.contracts.admin import PipelinePut
 from loam_shared.contracts.internal import Claim, Commit, IndexPointer
 from loam_shared.contracts.retrieval import Message
 from loam_shared.credentials import InvalidCallerTokenError, verify_caller
-
-MATCH = {
-    "documentId": "doc_1",
-    "chunkId": "c1",
-    "text": "t",
-    "score": 1.0,
-    "source": "a.md",
-    "span": {"start": 0, "end": 1},
-}
-CITATION = {"documentId": "doc_1", "source": "a.md", "span": {"start": 0, "end": 1}, "quote": "t"}
-WHOLE = [
-    ("token", {"text": "It is "}),
-    ("citation", CITATION),
-    ("token", {"text": "so. ✓"}),
-    ("usage", {"inputTokens": 3, "outputTokens": 4, "costUsd": "0.001"}),
-    ("done", {}),
-]
-
-
-class Service:
-    """A retrieval service whose part the test plays: it says `events`, and keeps what it was asked."""
-
-    def __init__(self) -> None:
-        self.events = WHOLE
-        self.refusal: tuple[int, dict] | None = None
-        self.pause = 0.0
-        self.asked: list[tuple[Mapping[str, str], dict]] = []
-        self.hung_up = asyncio.Event()
-
-    async def query(self, request: web.Request) -> web.Response:
-        self.asked.append((request.headers, orjson.loads(await request.read())))
-        if self.refusal:
-            return web.Response(status=self.refusal[0], body=orjson.dumps(self.refusal[1]))
-        return web.Response(body=orjson.dumps({"matches": [MATCH], "usage": {"costUsd": "0.0002"}}))
-
-    async def chat(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append((request.headers, orjson.loads(await request.read())))
-        if self.refusal:
-            return web.Response(status=self.refusal[0], body=orjson.dumps(self.refusal[1]))
-        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-        await response.prepare(request)
-        try:
-            for event, data in self.events:
-                for piece in _pieces(
-                    b": hello\r\nevent: %b\r\ndata: %b\r\n\r\n" % (event.encode(), orjson.dumps(data))
-                ):
-                    await response.write(piece)
-                await asyncio.sleep(self.pause)
-        except (ConnectionResetError, asyncio.CancelledError):
-            self.hung_up.set()
-            raise
-        return response
-
-
-def _pieces(data: bytes) -> list[bytes]:
-    """As the network may cut it: in the middle of lines and of letters."""
-    return [data[start : start + 7] for start in range(0, len(data), 7)]
-
-
-@pytest.fixture
-async def service():
-    service = Service()
-    app = web.Application()
-    app.add_routes([web.post("/query", service.query), web.post("/chat", service.chat)])
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    service.url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    yield service
-    await runner.cleanup()
 
 
 @pytest.fixture
@@ -185,16 +112,16 @@ async def test_an_error_before_the_first_word_is_an_error_of_the_request(room, s
             pytest.fail("there is nothing to stream")
 
 
-@pytest.mark.parametrize("events", [[], WHOLE[:2], WHOLE[:4]])
+@pytest.mark.parametrize("events", [0, 2, 4])
 async def test_an_answer_that_stops_in_the_middle_is_no_answer(room, served, service, events):
-    service.events = events
+    service.events = service.events[:events]
     with pytest.raises(errors.UnavailableError):
         await chat(room, served, "why?", sessionId="s")
     assert await conversations.recall(room.pool, served, "user:ann", "s") == ()
 
 
 async def test_hanging_up_ends_the_call_to_the_service(room, served, service):
-    service.pause, service.events = 0.05, WHOLE[:1] * 200
+    service.pause, service.events = 0.05, service.events[:1] * 200
     ask = ChatAsk(messages=(Message(role="user", content="x"),))
     async with answers(room, served).chat(ask) as events:
         assert (await anext(events)).event == "token"
@@ -226,3 +153,50 @@ async def test_turns_of_a_session_at_the_same_time_are_all_remembered(room, serv
     session = os.urandom(4).hex()
     await asyncio.gather(*(chat(room, served, f"{turn}?", sessionId=session) for turn in range(8)))
     assert len(await conversations.recall(room.pool, served, "user:ann", session)) == 16
+
+
+def with_key(room, pipeline, value: str, body: bytes = b"same") -> Answers:
+    caller = Principal(pipeline.tenant, "key-1", user="ann")
+    return Answers(room, caller, pipeline.name, "request-1", IdempotencyClaim(value, body))
+
+
+ASK = ChatAsk(messages=(Message(role="user", content="why?"),))
+
+
+async def all_of(asking) -> list[tuple[str, dict]]:
+    async with asking as events:
+        return [(event.event, event.data) async for event in events]
+
+
+async def test_a_question_with_the_same_idempotency_key_is_asked_once_and_costs_once(room, served, service):
+    first = await all_of(with_key(room, served, "k1").chat(ASK))
+    again = await all_of(with_key(room, served, "k1").chat(ASK))
+    assert next(data for event, data in first if event == "usage")["costUsd"] == "0.001"
+    assert next(data for event, data in again if event == "usage")["costUsd"] == "0"
+    assert [one for one in first if one[0] != "usage"] == [one for one in again if one[0] != "usage"]
+    matches = [await with_key(room, served, "k2").query(QueryAsk(query="why")) for _ in range(2)]
+    assert matches[0].matches == matches[1].matches
+    assert [found.usage.cost_usd for found in matches] == ["0.0002", "0"]
+    assert len(service.asked) == 2
+
+
+async def test_another_question_under_the_same_idempotency_key_is_a_conflict(room, served):
+    await all_of(with_key(room, served, "k1").chat(ASK))
+    with pytest.raises(errors.IdempotencyConflictError, match="another request"):
+        await all_of(with_key(room, served, "k1", b"other").chat(ASK))
+
+
+async def test_of_two_questions_at_once_with_one_idempotency_key_one_is_asked(room, served, service):
+    service.pause = 0.05
+    asking = [all_of(with_key(room, served, "k1").chat(ASK)) for _ in range(5)]
+    done = await asyncio.gather(*asking, return_exceptions=True)
+    assert len([one for one in done if isinstance(one, errors.IdempotencyConflictError)]) == 4
+    assert len(service.asked) == 1
+
+
+async def test_a_question_that_failed_leaves_its_idempotency_key_free(room, served, service):
+    whole, service.events = service.events, service.events[:2]
+    with pytest.raises(errors.UnavailableError):
+        await all_of(with_key(room, served, "k1").chat(ASK))
+    service.events = whole
+    assert (await all_of(with_key(room, served, "k1").chat(ASK)))[-1] == ("done", {})

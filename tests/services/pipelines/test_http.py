@@ -304,6 +304,55 @@ async def test_a_question_while_the_pipeline_is_away_says_when_to_come_back(acme
     assert (await told(acme.call("POST", "/query", json={"query": ""})))[0] == 400
 
 
+QUESTION = {"messages": [{"role": "user", "content": "why?"}], "sessionId": "s"}
+
+
+async def test_an_answer_comes_whole_with_what_it_cost_and_what_is_left(gateway, service):
+    tenant = await gateway.new_tenant(f"t{os.urandom(4).hex()}", service.url)
+    async with tenant.call("POST", "/chat", json=QUESTION, key=tenant.reader_key) as response:
+        answer = await response.json()
+        headers = response.headers
+    assert (answer["content"], answer["sessionId"]) == ("It is so. ✓", "s")
+    assert answer["citations"][0]["quote"] == "t"
+    assert answer["usage"] == {"inputTokens": 3, "outputTokens": 4, "costUsd": "0.001"}
+    assert (headers["x-loam-cost-usd"], headers["x-loam-cache"]) == ("0.001", "miss")
+    assert headers["x-loam-budget-remaining-usd"] == "5"
+    _, found = await told(tenant.call("POST", "/query", json={"query": "why", "topK": 1}))
+    assert found["matches"][0]["documentId"] == "doc_1"
+
+
+async def events_of(response: aiohttp.ClientResponse) -> list[tuple[str, dict]]:
+    frames = (await response.text()).split("\n\n")[:-1]
+    pairs = [frame.split("\n") for frame in frames]
+    return [(name.removeprefix("event: "), orjson.loads(data.removeprefix("data: "))) for name, data in pairs]
+
+
+async def test_an_answer_is_streamed_event_by_event(gateway, service):
+    tenant = await gateway.new_tenant(f"t{os.urandom(4).hex()}", service.url)
+    async with tenant.call("POST", "/chat", json=QUESTION | {"stream": True}) as response:
+        assert response.content_type == "text/event-stream"
+        assert await events_of(response) == service.events
+
+
+async def test_a_stream_that_is_cut_upstream_ends_with_an_error_event(gateway, service):
+    tenant = await gateway.new_tenant(f"t{os.urandom(4).hex()}", service.url)
+    service.events = service.events[:2]
+    async with tenant.call("POST", "/chat", json=QUESTION | {"stream": True}) as response:
+        events = await events_of(response)
+    assert [event for event, _ in events] == ["token", "citation", "error"]
+    assert events[-1][1]["error"]["code"] == "unavailable"
+
+
+async def test_hanging_up_on_a_stream_ends_the_call_to_the_pipeline(gateway, service):
+    tenant = await gateway.new_tenant(f"t{os.urandom(4).hex()}", service.url)
+    service.pause, service.events = 0.05, service.events[:1] * 400
+    async with tenant.call("POST", "/chat", json=QUESTION | {"stream": True}) as response:
+        await response.content.readline()
+        response.close()
+    async with asyncio.timeout(5):
+        await service.hung_up.wait()
+
+
 async def test_a_deleted_pipeline_leaves_nothing_and_its_name_is_free(gateway, acme):
     await told(acme.call("POST", "/documents", data=form(a=b"x")))
     path = f"/admin/v1/tenants/{acme.name}/pipelines/handbook"

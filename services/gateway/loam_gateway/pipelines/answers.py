@@ -1,15 +1,17 @@
 """Questions to a pipeline: passed on to its retrieval service in the caller's name, and what comes back."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from loam_gateway.adapters.retrieval import Call, told_error
 from loam_gateway.directory.model import Principal
+from loam_gateway.ledger.model import IdempotencyClaim
 from loam_gateway.pipelines import catalog, conversations
 from loam_gateway.pipelines.model import PipelineId
+from loam_gateway.pipelines.replays import Replay, claimed
 from loam_gateway.pipelines.room import Room
 from loam_shared.contracts import Wire
 from loam_shared.contracts.internal import IndexPointer
@@ -17,6 +19,7 @@ from loam_shared.contracts.retrieval import Chat, ChatEvent, Citation, Matches, 
 from loam_shared.credentials import Caller, sign_caller
 from loam_shared.errors import UnavailableError
 
+_EVENTS = TypeAdapter(list[ChatEvent])
 Filter = dict[str, str | list[str]]
 
 
@@ -73,33 +76,46 @@ class Gathered:
 
 
 class Answers:
-    """One caller's questions to one pipeline, under one request id."""
+    """One caller's questions to one pipeline, under one request id and, where it came with one, one Idempotency-Key."""
 
-    def __init__(self, room: Room, caller: Principal, name: str, request_id: str) -> None:
+    def __init__(
+        self, room: Room, caller: Principal, name: str, request_id: str, claim: IdempotencyClaim | None = None
+    ) -> None:
         self._room = room
         self._caller = caller
         self._pipeline = PipelineId(caller.tenant, name)
         self._request_id = request_id
+        self._claim = claim
 
     async def query(self, ask: QueryAsk) -> Matches:
-        """The best matches. Raises NotFoundError, and what the retrieval service answers."""
-        call, index = await self._call(self._room.settings.query_timeout)
-        question = Query(query=ask.query, top_k=ask.top_k, filter=ask.filter, index=index)
-        return await self._room.retrieval.query(call, question)
+        """The best matches. Raises NotFoundError, IdempotencyConflictError, and what the retrieval service answers."""
+        seconds = self._room.settings.query_timeout
+        async with self._claimed(seconds) as replay:
+            if replay and replay.kept:
+                return Matches.model_validate_json(replay.kept).model_copy(update={"usage": Usage()})
+            call, index = await self._call(seconds)
+            question = Query(query=ask.query, top_k=ask.top_k, filter=ask.filter, index=index)
+            found = await self._room.retrieval.query(call, question)
+            if replay:
+                await replay.keep(found.to_json().encode())
+            return found
 
     @asynccontextmanager
     async def chat(self, ask: ChatAsk) -> AsyncIterator[AsyncIterator[ChatEvent]]:
         """The answer's events. What goes wrong before the first is raised, as for `query`; later it is an event."""
-        call, index = await self._call(self._room.settings.chat_timeout)
-        said_before = await self._recalled(ask)
-        question = Chat(messages=(*said_before, *ask.messages), filter=ask.filter, index=index)
-        async with self._room.retrieval.chat(call, question) as events:
-            first = await anext(events, None)
-            if first is None:
-                raise UnavailableError("the pipeline's retrieval service ended without an answer", retry_after=2)
-            if first.event == "error":
-                raise told_error(first.data)
-            yield self._remembering(ask, _with_first(first, events))
+        seconds = self._room.settings.chat_timeout
+        async with self._claimed(seconds) as replay:
+            if replay and replay.kept:
+                yield _again(replay.kept)
+                return
+            call, index = await self._call(seconds)
+            said_before = await self._recalled(ask)
+            question = Chat(messages=(*said_before, *ask.messages), filter=ask.filter, index=index)
+            async with self._room.retrieval.chat(call, question) as events:
+                yield self._completed(ask, replay, await _begun(events))
+
+    def _claimed(self, seconds: float) -> AbstractAsyncContextManager[Replay | None]:
+        return claimed(self._room.pool, self._room.vault, self._caller, self._claim, seconds=seconds)
 
     async def _call(self, seconds: float) -> tuple[Call, IndexPointer | None]:
         serving = await catalog.serving(self._room.pool, self._pipeline)
@@ -123,25 +139,49 @@ class Answers:
             return ()
         return await conversations.recall(self._room.pool, self._pipeline, self._owner, ask.session_id)
 
-    async def _remembering(self, ask: ChatAsk, events: AsyncIterator[ChatEvent]) -> AsyncIterator[ChatEvent]:
-        """Pass the events on; a turn is remembered once its answer is complete, before the caller hears so.
+    async def _completed(
+        self, ask: ChatAsk, replay: Replay | None, events: AsyncIterator[ChatEvent]
+    ) -> AsyncIterator[ChatEvent]:
+        """Pass the events on; once the answer is complete it is kept and remembered, before the caller hears so.
 
         Raises UnavailableError when they stop before the end.
         """
-        pieces: list[str] = []
+        passed: list[ChatEvent] = []
         async for event in events:
-            if event.event == "token":
-                pieces.append(str(event.data.get("text", "")))
-            if event.event == "done" and ask.session_id is not None:
-                said = (*ask.messages, Message(role="assistant", content="".join(pieces)))
-                await conversations.remember(self._room.pool, self._pipeline, self._owner, ask.session_id, said)
+            passed.append(event)
+            if event.event == "done":
+                await self._keep(ask, replay, passed)
             yield event
             if event.event in {"done", "error"}:
                 return
         raise UnavailableError("the pipeline's retrieval service stopped in the middle of its answer", retry_after=2)
+
+    async def _keep(self, ask: ChatAsk, replay: Replay | None, passed: Sequence[ChatEvent]) -> None:
+        if ask.session_id is not None:
+            content = "".join(str(event.data.get("text", "")) for event in passed if event.event == "token")
+            said = (*ask.messages, Message(role="assistant", content=content))
+            await conversations.remember(self._room.pool, self._pipeline, self._owner, ask.session_id, said)
+        if replay is not None:
+            await replay.keep(_EVENTS.dump_json(list(passed)))
+
+
+async def _begun(events: AsyncIterator[ChatEvent]) -> AsyncIterator[ChatEvent]:
+    """The same events, of which the first is there and is no error. Raises what it tells of, UnavailableError."""
+    first = await anext(events, None)
+    if first is None:
+        raise UnavailableError("the pipeline's retrieval service ended without an answer", retry_after=2)
+    if first.event == "error":
+        raise told_error(first.data)
+    return _with_first(first, events)
 
 
 async def _with_first(first: ChatEvent, rest: AsyncIterator[ChatEvent]) -> AsyncIterator[ChatEvent]:
     yield first
     async for event in rest:
         yield event
+
+
+async def _again(kept: bytes) -> AsyncIterator[ChatEvent]:
+    """An answer that was given before; to say it again costs nothing."""
+    for event in _EVENTS.validate_json(kept):
+        yield event.model_copy(update={"data": Usage().model_dump(by_alias=True)}) if event.event == "usage" else event

@@ -9,13 +9,15 @@ from starlette.types import Receive, Scope, Send
 
 from loam_gateway.auth import caller_with
 from loam_gateway.directory.model import Principal
+from loam_gateway.metering.answers import remaining_header
+from loam_gateway.metering.desk import claim_of
 from loam_gateway.pipelines import catalog, documents
 from loam_gateway.pipelines import versions as index_versions
 from loam_gateway.pipelines.answers import Answers, ChatAnswer, ChatAsk, Gathered, QueryAsk
 from loam_gateway.pipelines.model import PipelineId
 from loam_gateway.pipelines.uploads import Intake
 from loam_gateway.sse import EventStream, frame
-from loam_gateway.state import Deps
+from loam_gateway.state import Deps, State
 from loam_shared.contracts import Wire
 from loam_shared.contracts.internal import DocumentState
 from loam_shared.contracts.retrieval import ChatEvent, Matches
@@ -105,20 +107,26 @@ async def rollback(pipeline: Written, wanted: Rollback, deps: Deps) -> index_ver
     return await index_versions.rollback(deps.pool, pipeline, wanted.version)
 
 
+async def _answers(caller: Asker, name: str, request: Request, deps: Deps) -> Answers:
+    return Answers(deps.pipelines, caller, name, request_id_of(request), await claim_of(request))
+
+
+Answering = Annotated[Answers, Depends(_answers)]
+
+
 @router.post("/query", response_model_exclude_none=True)
-async def query(caller: Asker, name: str, ask: QueryAsk, request: Request, response: Response, deps: Deps) -> Matches:
+async def query(answers: Answering, caller: Asker, ask: QueryAsk, response: Response, deps: Deps) -> Matches:
     """The passages that fit best."""
-    found = await Answers(deps.pipelines, caller, name, request_id_of(request)).query(ask)
-    response.headers.update(_metered(found.usage.cost_usd))
+    found = await answers.query(ask)
+    response.headers.update(await _metered(deps, caller, found.usage.cost_usd))
     return found
 
 
 @router.post("/chat", response_model=ChatAnswer, response_model_exclude_none=True)
 async def chat(
-    caller: Asker, name: str, ask: ChatAsk, request: Request, response: Response, deps: Deps
+    answers: Answering, caller: Asker, ask: ChatAsk, response: Response, deps: Deps
 ) -> ChatAnswer | Response:
     """An answer from the documents, with citations; as server-sent events with ``stream: true``."""
-    answers = Answers(deps.pipelines, caller, name, request_id_of(request))
     async with AsyncExitStack() as stack:
         events = await stack.enter_async_context(answers.chat(ask))
         if ask.stream:
@@ -126,7 +134,7 @@ async def chat(
         gathered = Gathered()
         async for event in events:
             gathered.add(event)
-    response.headers.update(_metered(gathered.usage.cost_usd))
+    response.headers.update(await _metered(deps, caller, gathered.usage.cost_usd))
     return gathered.answer(ask.session_id)
 
 
@@ -147,8 +155,11 @@ async def _frames(events: AsyncIterator[ChatEvent]) -> AsyncGenerator[bytes, Non
         yield frame(event.data, event.event)
 
 
-def _metered(cost_usd: str) -> dict[str, str]:
-    return {"x-loam-cost-usd": cost_usd, "x-loam-cache": "miss"}
+async def _metered(deps: State, caller: Principal, cost_usd: str) -> dict[str, str]:
+    """What the call cost, embedding and generation together, and what is left under the caller's tightest cap."""
+    balances = await deps.ledger.budget(caller.tenant, caller.user, caller.key_id)
+    left = [balance.remaining_nanos for balance in balances if balance.remaining_nanos is not None]
+    return {"x-loam-cost-usd": cost_usd, "x-loam-cache": "miss"} | remaining_header(min(left, default=None))
 
 
 def _brief(document_id: str, name: str, status: str) -> dict[str, Any]:
