@@ -1,5 +1,6 @@
 """An answer as it streams in: printed piece by piece, then its sources, its cost, and what the budget still holds."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,8 @@ from loam_cli.console import out
 from loam_shared.contracts.retrieval import Citation, Usage
 from loam_shared.money import parse_usd
 
+_LAST_MARKER = re.compile(r"\[\d+\]\s*$")
+
 
 @dataclass
 class Answer:
@@ -17,6 +20,8 @@ class Answer:
 
     text: str = ""
     citations: list[Citation] = field(default_factory=list)
+    markers: list[str] = field(default_factory=list)
+    """For each citation, the mark in the text that it belongs to, such as ``[1]``; empty when there is none."""
     usage: Usage = field(default_factory=Usage)
 
     def to_json(self) -> dict[str, Any]:
@@ -39,6 +44,7 @@ async def answered(
                     out.file.flush()
             case "citation":
                 answer.citations.append(Citation.model_validate(event.data))
+                answer.markers.append("".join(_LAST_MARKER.findall(answer.text)))
             case "usage":
                 answer.usage = Usage.model_validate(event.data)
     if aloud:
@@ -47,13 +53,13 @@ async def answered(
 
 
 def print_sources(answer: Answer) -> None:
-    """Each source once, with what was quoted from it."""
+    """Each source once, with the mark that the answer gives it and the first thing that was quoted from it."""
     seen = set()
-    for citation in answer.citations:
+    for marker, citation in zip(answer.markers, answer.citations, strict=True):
         place = f"{citation.source}, page {citation.span.page}" if citation.span.page else citation.source
-        if (place, citation.quote) not in seen:
-            seen.add((place, citation.quote))
-            out.print(f"  [cyan]{escape(place)}[/] [dim]“{escape(_short(citation.quote))}”[/]")
+        if (marker, place) not in seen:
+            seen.add((marker, place))
+            out.print(f"  [cyan]{escape(f'{marker} {place}'.strip())}[/]  [dim]“{escape(_short(citation.quote))}”[/]")
 
 
 async def print_cost(gateway: Gateway, usage: Usage) -> None:

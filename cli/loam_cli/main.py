@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from loam_cli.commands import ask, documents, up
+from loam_cli.commands import ask, demo, doctor, documents, keys, ledger, manifests, operator, up, usage
 from loam_cli.console import err
 from loam_cli.errors import CommandError
 
@@ -14,9 +14,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(up.up)
-app.command()(ask.ask)
-app.add_typer(documents.app, name="documents")
+for command in (
+    up.up,
+    demo.demo,
+    ask.ask,
+    usage.usage,
+    manifests.apply,
+    manifests.delete,
+    manifests.render,
+    doctor.doctor,
+):
+    app.command()(command)
+for name, family in (("documents", documents), ("keys", keys), ("ledger", ledger), ("operator", operator)):
+    app.add_typer(family.app, name=name)
 
 
 def main() -> None:

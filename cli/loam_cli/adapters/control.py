@@ -4,7 +4,7 @@ import base64
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ class RunningPlatform:
 
     url: str
     control: str
-    token: str
+    token: str = field(repr=False)
+    database_url: str = field(repr=False)
 
     @classmethod
     def find(cls, folder: Path) -> "RunningPlatform | None":
@@ -43,6 +44,11 @@ class RunningPlatform:
     async def events(self) -> list[dict[str, str]]:
         """What the operator lately had to say."""
         answer: list[dict[str, str]] = await self._call("GET", "/events")
+        return answer
+
+    async def programs(self) -> list[dict[str, Any]]:
+        """Every process with its name, state, restarts and, if it crashed, last words."""
+        answer: list[dict[str, Any]] = await self._call("GET", "/programs")
         return answer
 
     async def apply(self, manifests: Sequence[Manifest]) -> list[str]:
@@ -72,7 +78,7 @@ class RunningPlatform:
 
 def api_keys(objects: Sequence[Manifest]) -> dict[str, str]:
     """The keys of ApiKeys that are ready, by ``namespace/name``."""
-    held = {(o["metadata"].get("namespace"), o["metadata"]["name"]): o for o in objects if (o["kind"] == "Secret")}
+    held = {(o["metadata"].get("namespace"), o["metadata"]["name"]): o for o in objects if o["kind"] == "Secret"}
     found = {}
     for key in of_kind(objects, "ApiKey"):
         namespace, name = key["metadata"]["namespace"], key["metadata"]["name"]

@@ -1,7 +1,7 @@
 """`loam documents`: hand documents to a pipeline, see what became of them, take them out."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -129,13 +129,20 @@ async def hand_in(gateway: Gateway, pipeline: str, documents: dict[str, Path]) -
     return set(await asyncio.gather(*(one(name, path) for name, path in documents.items())))
 
 
-async def indexed(gateway: Gateway, pipeline: str, ids: set[str]) -> list[dict[str, Any]]:
-    """Wait until none of these documents is under way any more. Raises CommandError when that takes too long."""
+async def indexed(
+    gateway: Gateway, pipeline: str, ids: set[str], progress: Callable[[int], None] = lambda _: None
+) -> list[dict[str, Any]]:
+    """Wait until none of these documents is under way any more; `progress` is told how many are not.
+
+    Raises CommandError when that takes too long.
+    """
     try:
         async with asyncio.timeout(_WAIT_SECONDS):
             while True:
                 mine = [one async for one in gateway.documents(pipeline) if one["documentId"] in ids]
-                if all(one["status"] not in _UNDER_WAY for one in mine):
+                under_way = sum(one["status"] in _UNDER_WAY for one in mine)
+                progress(len(mine) - under_way)
+                if not under_way:
                     return mine
                 await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:

@@ -21,6 +21,7 @@ from loam_operator.cluster import FIELD_MANAGER, Manifest, Ref
 from loam_shared.errors import ConflictError, InvalidRequestError
 
 Changed = Callable[[Manifest], None]
+Path = tuple[str, ...]
 USER = "kubectl"
 """The field manager of what people apply."""
 _OF_THE_SERVER = ("uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "managedFields")
@@ -99,8 +100,9 @@ class LocalCluster:
         self._refuse_stale(manifest, live)
         wanted = self._admitted(manifest, live)
         before = self._applied.get(ref, {})
-        merged = _merged(_without(live or {}, before.get(manager, {}), wanted), wanted)
         applied = before | {manager: wanted}
+        still = set().union(*(_fields(manifest) for manifest in applied.values()))
+        merged = _merged(_without(live or {}, _fields(before.get(manager, {})) - still), wanted)
         if live is not None and merged == live:
             if applied != before:
                 self._applied[ref] = applied
@@ -243,17 +245,24 @@ def _merged(live: Any, wanted: Any) -> Any:
     return live | {name: _merged(live.get(name), value) for name, value in wanted.items()}
 
 
-def _without(live: Any, before: Any, wanted: Any) -> Any:
-    """`live` without the fields that were applied `before` and are no longer `wanted`."""
-    if not (isinstance(live, dict) and isinstance(before, dict)):
+def _fields(manifest: Any, path: Path = ()) -> set[Path]:
+    """The paths of all values that are not maps themselves; a list is one value."""
+    if not isinstance(manifest, dict) or not manifest:
+        return {path}
+    return set().union(*(_fields(value, (*path, name)) for name, value in manifest.items()))
+
+
+def _without(live: Any, fields: set[Path]) -> Any:
+    """`live` without these fields, nor the maps that they leave empty."""
+    if not isinstance(live, dict) or not fields:
         return live
-    kept = {name: value for name, value in live.items() if name not in before or name in wanted}
-    return {
-        name: _without(value, before.get(name), wanted[name] if isinstance(wanted.get(name), dict) else {})
-        if name in before
-        else value
-        for name, value in kept.items()
-    }
+    kept = {}
+    for name, value in live.items():
+        below = {path[1:] for path in fields if path and path[0] == name}
+        rest = _without(value, below - {()})
+        if () not in below and (rest != {} or value == {}):
+            kept[name] = rest
+    return kept
 
 
 def _now() -> str:

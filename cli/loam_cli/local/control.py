@@ -9,6 +9,7 @@ from aiohttp import web
 
 from loam_cli.errors import CommandError
 from loam_cli.local.cluster import LocalCluster
+from loam_cli.local.process import State, Supervised, last_words
 from loam_cli.local.servers import HOST
 from loam_operator.cluster import Manifest, Ref
 
@@ -18,16 +19,20 @@ Apply = Callable[[Sequence[Manifest]], Awaitable[list[str]]]
 class Control:
     """Serves the cluster's objects and events, and takes manifests to apply or delete."""
 
-    def __init__(self, cluster: LocalCluster, apply: Apply, token: str) -> None:
+    def __init__(
+        self, cluster: LocalCluster, apply: Apply, programs: Callable[[], dict[str, Supervised]], token: str
+    ) -> None:
         self._cluster = cluster
         self._apply = apply
+        self._programs_now = programs
         self._token = token
 
     def app(self) -> web.Application:
-        """The routes: GET /objects and /events, POST /apply and /delete with a JSON list of manifests."""
+        """The routes: GET /objects, /events and /programs; POST /apply and /delete with a JSON list of manifests."""
         app = web.Application(middlewares=[self._authorised], client_max_size=64 * 2**20)
         app.router.add_get("/objects", self._objects)
         app.router.add_get("/events", self._events)
+        app.router.add_get("/programs", self._programs)
         app.router.add_post("/apply", self._applied)
         app.router.add_post("/delete", self._deleted)
         return app
@@ -50,6 +55,9 @@ class Control:
     async def _events(self, _: web.Request) -> web.Response:
         return web.json_response([{**asdict(event), "about": str(event.about)} for event in self._cluster.events])
 
+    async def _programs(self, _: web.Request) -> web.Response:
+        return web.json_response([_described(name, process) for name, process in self._programs_now().items()])
+
     async def _applied(self, request: web.Request) -> web.Response:
         return web.json_response(await self._apply(await request.json()))
 
@@ -59,6 +67,11 @@ class Control:
         for ref, held in live:
             await self._cluster.delete(ref, held["metadata"]["uid"])
         return web.json_response([f"{ref} deleted" for ref, _ in live])
+
+
+def _described(name: str, process: Supervised) -> dict[str, str | int]:
+    words = last_words(process.log, 1) if process.state is State.CRASHED else ""
+    return {"name": name, "state": process.state, "restarts": process.restarts, "lastWords": words}
 
 
 @asynccontextmanager

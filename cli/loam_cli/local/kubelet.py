@@ -50,6 +50,11 @@ class Kubelet:
         """Whether a process has been started and is not ready yet."""
         return any(pod.process.state is State.STARTING for pod in self._pods.values())
 
+    @property
+    def processes(self) -> dict[str, Supervised]:
+        """Every pod's process, by the namespace and name of its Deployment."""
+        return {f"{ref.namespace}/{ref.name}": pod.process for ref, pod in self._pods.items()}
+
     async def run(self) -> None:
         """Keep the processes as the Deployments say, until cancelled; then all of them are stopped."""
         self._cluster.subscribe(self._notice)

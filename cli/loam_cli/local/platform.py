@@ -39,7 +39,7 @@ _SETTLE_SECONDS = 60.0
 # Kinder than a cluster's default: who looks at a laptop's screen waits for what it shows.
 _STATES_SECONDS = 1.0
 # The reason with which the operator says that a kind comes with a later version.
-_NOT_SERVED = "NotServed"
+NOT_SERVED = "NotServed"
 _NO_SPACE = "No space left on device"
 
 
@@ -60,8 +60,13 @@ class LocalPlatform:
     data: DataFolder
     addresses: Addresses
     cluster: LocalCluster
+    engine: Engine
     kubelet: Kubelet
     servers: dict[str, Supervised]
+
+    def programs(self) -> dict[str, Supervised]:
+        """Every process that is being kept running, by name."""
+        return self.servers | self.kubelet.processes
 
     async def apply(self, manifests: Sequence[Manifest]) -> list[str]:
         """Apply all manifests or, when any is bad, none. Raises CommandError."""
@@ -80,7 +85,7 @@ class LocalPlatform:
         moved, seen = time.monotonic(), -1
         while time.monotonic() < deadline:
             unready = [held for held in self.cluster.all() if is_unready(held)]
-            if self.cluster.version != seen or self.kubelet.is_starting:
+            if self.cluster.version != seen or self.kubelet.is_starting or not self.engine.idle:
                 moved, seen = time.monotonic(), self.cluster.version
             if not unready or time.monotonic() - moved > _QUIET_SECONDS:
                 break
@@ -93,7 +98,7 @@ def is_unready(held: Manifest) -> bool:
     if held["apiVersion"] != API_VERSION:
         return False
     condition = ready_condition(held)
-    if condition.get("reason") == _NOT_SERVED:
+    if condition.get("reason") == NOT_SERVED:
         return False
     current = held.get("status", {}).get("observedGeneration") == held["metadata"]["generation"]
     return not current or condition.get("status") != "True"
@@ -143,12 +148,12 @@ async def running(options: Options, report: Report) -> AsyncIterator[LocalPlatfo
         stack.push_async_callback(starter.stop)
         await starter.start()
         kubelet = Kubelet(cluster, _planner(cluster, data, ports), guard, http, data.logs, report.process)
-        platform = LocalPlatform(data, addresses, cluster, kubelet, starter.running)
-        background = await stack.enter_async_context(asyncio.TaskGroup())
-        stack.callback(background.create_task(kubelet.run()).cancel)
         engine = await stack.enter_async_context(_operator(cluster, servers))
-        stack.callback(background.create_task(engine.run()).cancel)
-        await stack.enter_async_context(_reachable(platform, ports))
+        background = await stack.enter_async_context(asyncio.TaskGroup())
+        for part in (kubelet.run(), engine.run()):
+            stack.callback(background.create_task(part).cancel)
+        platform = LocalPlatform(data, addresses, cluster, engine, kubelet, starter.running)
+        await stack.enter_async_context(_reachable(platform, servers))
         await platform.apply(options.manifests)
         yield platform
 
@@ -274,16 +279,17 @@ def _listener(ref: Ref) -> str:
 
 
 @asynccontextmanager
-async def _reachable(platform: LocalPlatform, ports: Ports) -> AsyncIterator[None]:
+async def _reachable(platform: LocalPlatform, servers: Servers) -> AsyncIterator[None]:
     """Let other commands find the platform, through a file that only we can read."""
-    token, port = secrets.token_urlsafe(32), ports.of("control")
+    token, port = secrets.token_urlsafe(32), servers.ports.of("control")
     known = {
         "pid": os.getpid(),
         "url": platform.addresses.url("public"),
         "control": f"http://{HOST}:{port}",
         "token": token,
+        "database_url": servers.database_url,
     }
-    async with serve_control(Control(platform.cluster, platform.apply, token), port):
+    async with serve_control(Control(platform.cluster, platform.apply, platform.programs, token), port):
         platform.data.write_private(platform.data.running, json.dumps(known))
         try:
             yield

@@ -1,7 +1,7 @@
 """What `loam up` says while it works: a line for each thing that is done, and what is being waited for."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -25,21 +25,23 @@ class Report:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._began = time.monotonic()
-        self._under_way: list[str] = []
+        self._under_way: dict[str, str] = {}
         self._status: Status | None = None
         self._crashes: dict[str, int] = {}
 
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Something that takes a moment: shown while it does, and with its time once it is done."""
+    def step(self, name: str) -> Iterator[Callable[[str], None]]:
+        """Something that takes a moment: shown while it does, and with its time once it is done.
+
+        What is given to the function of the context is shown beside it, such as how far it is.
+        """
         title = _TITLES.get(name, name)
         began = time.monotonic()
-        self._under_way.append(title)
-        self._show()
+        self._detail(title, "")
         try:
-            yield
+            yield lambda detail: self._detail(title, f" {detail}")
         finally:
-            self._under_way.remove(title)
+            del self._under_way[title]
             self._show()
         self._console.print(f"[green]✓[/] {title} [dim]{time.monotonic() - began:.1f} s[/]")
 
@@ -70,6 +72,10 @@ class Report:
         """How long ago this began."""
         return time.monotonic() - self._began
 
+    def _detail(self, title: str, detail: str) -> None:
+        self._under_way[title] = detail
+        self._show()
+
     def _show(self) -> None:
         if not self._console.is_terminal:
             return
@@ -77,7 +83,7 @@ class Report:
             self._status = self._console.status("")
             self._status.start()
         if self._under_way:
-            self._status.update(f"{', '.join(self._under_way)} …")
+            self._status.update(", ".join(map("".join, self._under_way.items())) + " …")
         else:
             self._status.stop()
             self._status = None

@@ -20,9 +20,11 @@ _WHERE = "WHERE api_version = ? AND kind = ? AND namespace = ? AND name = ?"
 class Store:
     """Objects with, per field manager, what it applied last."""
 
-    def __init__(self, file: Path) -> None:
-        file.touch(mode=0o600)
-        self._database = sqlite3.connect(file, isolation_level=None)
+    def __init__(self, file: Path | None = None) -> None:
+        """Without a `file`, nothing outlives the process."""
+        if file is not None:
+            file.touch(mode=0o600)
+        self._database = sqlite3.connect(file or ":memory:", isolation_level=None)
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute(_SCHEMA)
 
