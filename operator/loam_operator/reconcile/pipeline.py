@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from loam_operator.api.v1alpha1.ragpipeline import RagPipelineStatus
+from loam_operator.api.v1alpha1.tenant import Tenant
 from loam_operator.apply import status
 from loam_operator.apply.children import apply_all, prune
 from loam_operator.apply.secrets import write_key
@@ -96,9 +97,16 @@ async def _finalize(context: Context, seen: SeenPipeline) -> Outcome:
         if seen.tenant is not None:
             tenant = seen.tenant.metadata.name
             await context.pushes.gateway.delete_key(tenant, metadata.uid)
-            if not await context.pushes.gateway.delete_pipeline(tenant, metadata.name, metadata.uid):
+            if not _is_retained(seen.tenant) and not await context.pushes.gateway.delete_pipeline(
+                tenant, metadata.name, metadata.uid
+            ):
                 return _SOON
             context.pushes.forget("key", tenant, metadata.uid)
             context.pushes.forget("pipeline", tenant, metadata.name)
     await status.release(context.cluster, seen.pipeline)
     return DONE
+
+
+def _is_retained(tenant: Tenant) -> bool:
+    """Whether the documents stay: with a Tenant that goes and retains its data they must outlive the pipeline."""
+    return tenant.metadata.deletion_timestamp is not None and tenant.spec.storage.deletion_policy == "Retain"
