@@ -16,7 +16,7 @@ from loam_ingestion.settings import Settings
 from loam_ingestion.worker import Worker
 from loam_shared import logging
 from loam_shared.index import database_uri
-from loam_shared.serving import serve
+from loam_shared.serving import KEPT_ALIVE_SECONDS, serve
 
 
 async def run(settings: Settings) -> None:
@@ -29,7 +29,8 @@ async def run(settings: Settings) -> None:
 async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     pipeline = Pipeline.read(settings.config_file)
     uri = database_uri(settings.storage_bucket, settings.storage_prefix)
-    async with aiohttp.ClientSession() as session, open_storage() as storage:
+    connector = aiohttp.TCPConnector(keepalive_timeout=KEPT_ALIVE_SECONDS)
+    async with aiohttp.ClientSession(connector=connector) as session, open_storage() as storage:
         gateway = Gateway(session, settings.gateway_url, settings.gateway_key_file, settings.pipeline)
         index = await open_index(uri, settings.pipeline, pipeline.embedding, settings.superseded_versions_seconds)
         yield Worker(settings, gateway, Batches(settings, pipeline, gateway, storage, index))

@@ -12,14 +12,15 @@ from loam_retrieval.search import Search
 from loam_retrieval.settings import Settings
 from loam_shared import logging
 from loam_shared.index import database_uri
-from loam_shared.serving import serve
+from loam_shared.serving import KEPT_ALIVE_SECONDS, serve
 
 
 async def run(settings: Settings) -> None:
     pipeline = Pipeline.read(settings.config_file)
     index = await open_index(database_uri(settings.storage_bucket, settings.storage_prefix))
     # Streams stay open as long as models talk, so the number of connections is left to the gateway's limits.
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_ALIVE_SECONDS)
+    async with aiohttp.ClientSession(connector=connector) as session:
         gateway = Gateway(session, settings.gateway_url, settings.answer_seconds)
         search = Search(pipeline, gateway, index)
         doorkeeper = Doorkeeper(gateway, settings.tenant, settings.pipeline)

@@ -17,9 +17,11 @@ from typing import Any
 
 import aiohttp
 import asyncpg
+import lancedb
 import psutil
 
 from loam_shared.credentials import Caller, hash_api_key, new_api_key, new_signing_key, sign_caller
+from loam_shared.index import database_uri
 
 from .._servers import embedded
 
@@ -68,8 +70,13 @@ class Pod:
         self._server.start(lambda: embedded._answers(f"{self.url}/healthz"), env=environment)
 
     def stop(self) -> None:
-        if self._server is not None:
-            self._server.stop()
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop()
+
+    @property
+    def running(self) -> bool:
+        return self._server is not None
 
     @property
     def process(self) -> psutil.Process:
@@ -136,14 +143,36 @@ class Pipeline:
                 await asyncio.sleep(0.05)
 
     async def query(self, text: str, **options: Any) -> list[dict[str, Any]]:
-        """Matches of a search."""
+        """Matches of a search, for which the retrieval service is started at the first."""
+        if not self.retrieval.running:
+            self.retrieval.start()
         found = await self.call("POST", "/query", {"query": text} | options)
         return list(found["matches"])
 
+    async def rows(self) -> list[dict[str, Any]]:
+        """Every chunk of the version that counts, as the index holds it."""
+        pointer = await self.pointer()
+        if pointer is None:
+            return []
+        environment = self.pod_environment
+        options = {
+            "aws_access_key_id": environment["AWS_ACCESS_KEY_ID"],
+            "aws_secret_access_key": environment["AWS_SECRET_ACCESS_KEY"],
+            "aws_region": environment["AWS_REGION"],
+            "aws_endpoint": environment["AWS_ENDPOINT_URL_S3"],
+            "aws_virtual_hosted_style_request": "false",
+            "allow_http": "true",
+        }
+        uri = database_uri(environment["LOAM_STORAGE_BUCKET"], environment["LOAM_STORAGE_PREFIX"])
+        database = await lancedb.connect_async(uri, storage_options=options)
+        table = await database.open_table(pointer["table"], version=pointer["tableVersion"])
+        rows = await table.query().select(["chunk_id", "source", "text"]).to_list()
+        assert len(rows) == pointer["chunks"]
+        return sorted(rows, key=lambda row: (row["source"], row["chunk_id"]))
+
     async def chunks(self) -> list[tuple[str, str]]:
         """Every chunk of the version that counts, by document name and text."""
-        matches = await self.query("anything at all", topK=100)
-        return sorted((match["source"], match["text"]) for match in matches)
+        return [(row["source"], row["text"]) for row in await self.rows()]
 
     async def pointer(self) -> dict[str, Any] | None:
         """What the gateway says counts, in the form retrieval is told it."""
@@ -198,7 +227,7 @@ class Platform:
 
     @contextlib.asynccontextmanager
     async def pipeline(self, spec: dict[str, Any] | None = None, **tenant_settings: Any) -> AsyncIterator[Pipeline]:
-        """A pipeline of a tenant of its own, with its retrieval service running and no worker yet."""
+        """A pipeline of a tenant of its own, without any of its pods running yet."""
         tenant, key, workload_key = f"t{uuid.uuid4().hex[:10]}", new_api_key(), new_api_key()
         body = {"uid": tenant, "models": list(_MODELS), "budget": {"monthlyUsd": "100"}} | tenant_settings
         grant = (await self.put(f"tenants/{tenant}", body))["storage"]
@@ -211,7 +240,6 @@ class Platform:
         environment = _pod_environment(tenant, folder, self.internal, grant)
         [port] = embedded.free_ports(1)
         retrieval = Pod("loam_retrieval", folder / "retrieval", environment, port)
-        retrieval.start()
         try:
             endpoint = {"uid": tenant, "spec": spec or SPEC, "endpoint": retrieval.url}
             await self.put(f"tenants/{tenant}/pipelines/handbook", endpoint)
@@ -264,7 +292,9 @@ async def platform(
         gateway.start(lambda: embedded._answers(f"{public}/v1/health"), env=os.environ | environment)
         stack.callback(gateway.stop)
         connection = await asyncpg.connect(postgres.url(database))
-        async with aiohttp.ClientSession() as session:
+        # Starting a process blocks the loop, which then does not see that idle connections were closed meanwhile.
+        connector = aiohttp.TCPConnector(force_close=True)
+        async with aiohttp.ClientSession(connector=connector) as session:
             made = Platform(public, internal, admin, bedrock.url, admin_token, signing_key, session, connection, folder)
             for name, model in _MODELS.items():
                 await made.put(f"models/{name}", {"uid": name, "provider": "Bedrock", "regions": ["us-east-1"]} | model)
