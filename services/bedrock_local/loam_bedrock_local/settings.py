@@ -15,7 +15,12 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LOAM_")
 
     host: str = "127.0.0.1"
+    """The address to listen on."""
     port: int = 4010
+    """The port to listen on."""
     accept_keys: str = ""
+    """Bearer tokens, access key ids or `id:secret` pairs, separated by commas; empty accepts every signed request."""
     scenario_file: Path | None = None
+    """JSON file with faults to play; a header can ask for one as well."""
     log_level: str = "warning"
+    """The least severe level that is logged."""

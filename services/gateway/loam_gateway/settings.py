@@ -13,31 +13,50 @@ class DatabaseSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LOAM_")
 
     database_url: str = Field(repr=False)
+    """PostgreSQL, as `postgresql://user:password@host:port/database`."""
     log_level: str = "info"
+    """The least severe level that is logged."""
 
 
 class Settings(DatabaseSettings):
     """What `serve` needs. Times are in seconds, sizes in bytes."""
 
     redis_url: str = Field(repr=False)
+    """Redis or Valkey, for rate limits only: nothing in it is the truth."""
 
     host: str = "127.0.0.1"
+    """The address that all three listeners bind."""
     public_port: int = 8080
+    """Port of the public listener, the only one that callers reach."""
     internal_port: int = 8081
+    """Port of the internal listener, for tenants' pods."""
     admin_port: int = 8082
+    """Port of the admin listener, for the operator."""
 
     admin_token_file: Path
+    """File with the bearer token of the admin API."""
     encryption_key_file: Path
+    """File with 32 bytes in base64: the AES-256-GCM key for stored secrets and kept answers."""
     signing_key_file: Path
+    """File with a private Ed25519 JWK, which signs caller tokens."""
 
     storage_bucket: str = "loam"
+    """The bucket with every tenant's documents and indexes."""
     storage_identities: Literal["Iam", "Pod"] = "Iam"
+    """`Iam`: a user per tenant is made over the IAM API; `Pod`: pods bring an identity of their own."""
 
     startup_timeout: float = Field(default=60, gt=0)
+    """How long the start waits for PostgreSQL."""
     drain_timeout: float = Field(default=5, ge=0)
+    """How long a stop waits for calls that are under way."""
     max_body_bytes: int = Field(default=10 * 2**20, gt=0)
+    """The largest body of a request that is no upload."""
     database_connections: int = Field(default=16, ge=4)
+    """The most connections to PostgreSQL."""
 
     provider_connect_timeout: float = Field(default=5, gt=0)
+    """How long connecting to the provider may take."""
     provider_read_timeout: float = Field(default=120, gt=0)
+    """How long the provider may stay silent."""
     request_timeout: float = Field(default=600, gt=0)
+    """How long a call may take in all."""

@@ -14,9 +14,13 @@ class ParsingLimits(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LOAM_PARSING_", frozen=True)
 
     memory_bytes: int = 1 << 30
+    """The most memory that the process which parses one document may take."""
     cpu_seconds: int = 60
+    """The most processor time that it may take."""
     wall_seconds: float = 120
+    """The most time that it may take."""
     text_characters: int = 20_000_000
+    """The longest text that it may extract."""
 
 
 class Settings(BaseSettings):
@@ -25,22 +29,38 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LOAM_", frozen=True)
 
     tenant: str
+    """The tenant whose pod this is."""
     pipeline: str
+    """The name of its RagPipeline."""
     config_file: Path
+    """File with the RagPipeline's spec as JSON."""
     gateway_url: str
+    """Base URL of the gateway's internal listener."""
     gateway_key_file: Path
+    """File with the pipeline's workload key."""
     storage_bucket: str = "loam"
+    """The bucket with documents and indexes."""
     storage_prefix: str
+    """The tenant's part of the bucket, such as `tenants/acme/`."""
     sources_dir: Path | None = None
+    """Folder below which the ConfigMaps that are sources are mounted, one folder each."""
     host: str = "127.0.0.1"
+    """The address to listen on."""
     port: int = 8080
+    """The port to listen on."""
     worker: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
+    """What the worker calls itself in logs and leases; host and process unless given."""
     log_level: str = "info"
+    """The least severe level that is logged."""
 
     jobs_per_batch: int = 16
+    """The most jobs of one batch, which is committed as a whole."""
     documents_at_once: int = 2
+    """How many documents are parsed at the same time."""
     embeddings_at_once: int = 4
+    """How many calls for embeddings are under way at the same time."""
     document_bytes: int = 200 * 1024 * 1024
-    # A reader that was told of a version has so long to finish with it after the next one is committed.
+    """The largest document that is read."""
     superseded_versions_seconds: float = 900
+    """How long a reader that was told of an index version has to finish with it, once the next one is committed."""
     parsing: ParsingLimits = Field(default_factory=ParsingLimits)

@@ -10,10 +10,18 @@ class PipelineSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LOAM_")
 
     lease_seconds: float = Field(default=30, gt=0)
+    """How long a worker that fell silent keeps others from its pipeline."""
     max_attempts: int = Field(default=5, ge=1)
+    """How often a job is tried before its document is marked as failed."""
     retry_seconds: float = Field(default=5, gt=0)
+    """The pause before the second attempt; later ones are longer."""
     max_document_bytes: int = Field(default=100 * 2**20, gt=0)
+    """The largest upload."""
     housekeeping_seconds: float = Field(default=5, gt=0)
+    """How often due syncs and abandoned objects are looked for."""
     query_timeout: float = Field(default=30, gt=0)
+    """How long a search may take."""
     chat_timeout: float = Field(default=300, gt=0)
+    """How long an answer may take."""
     conversation_ttl_seconds: float = Field(default=24 * 3600, gt=0)
+    """How long after its last question a session is remembered."""
