@@ -58,7 +58,11 @@ def test_earlier_turns_are_kept_from_the_latest_backwards():
 
 
 def test_citations_of_earlier_answers_are_not_shown_again():
-    turns = [_message("user", "How many?"), _message("assistant", "25 days [1][2]. More [3]."), _message("user", "Why?")]
+    turns = [
+        _message("user", "How many?"),
+        _message("assistant", "25 days [1][2]. More [3]."),
+        _message("user", "Why?"),
+    ]
     assert _request([_passage("t")], *turns)["messages"][2]["content"] == "25 days. More."
 
 
