@@ -46,11 +46,15 @@ async def database_url(postgres: embedded.Postgres, migrated_template: str) -> A
     """A database of the newest schema that only this test module uses."""
     name = f"t{os.urandom(6).hex()}"
     # The template must have no other session, not even the one that copies it.
+    await _administer(postgres, f'CREATE DATABASE "{name}" TEMPLATE "{migrated_template}"')
+    yield postgres.url(name)
+    await _administer(postgres, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+async def _administer(postgres: embedded.Postgres, statement: str) -> None:
     administrator = await asyncpg.connect(postgres.url("template1"))
     try:
-        await administrator.execute(f'CREATE DATABASE "{name}" TEMPLATE "{migrated_template}"')
-        yield postgres.url(name)
-        await administrator.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        await administrator.execute(statement)
     finally:
         await administrator.close()
 

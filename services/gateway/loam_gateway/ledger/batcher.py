@@ -7,17 +7,19 @@ from collections.abc import Sequence
 import asyncpg
 import structlog
 
-from loam_gateway.adapters.postgres import Connection, Pool, is_transient
+from loam_gateway.adapters.postgres import FAILURES, Connection, Pool, is_transient
 from loam_gateway.ledger.accounts import AccountIds, keys_of
 from loam_gateway.ledger.clock import Clock
 from loam_gateway.ledger.tickets import HoldTicket, SettleTicket, Ticket
 from loam_gateway.ledger.turn import Turn, refusal
-from loam_shared.errors import LoamError
+from loam_shared.errors import LoamError, UnavailableError
 
 _MAX_TICKETS = 512
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 # Longer than any batch should wait for its locks, shorter than callers wait for the ledger.
 _STATEMENT_TIMEOUT = "5s"
+# And how long until a server that says nothing at all counts as gone.
+_ANSWER_SECONDS = 8.0
 _log = structlog.get_logger()
 
 
@@ -56,8 +58,18 @@ class Batcher:
         """Queue a ticket; the next batch takes it along."""
         self._waiting.append(ticket)
         self._wake.set()
+        if self._task is None or self._task.done():
+            self._refuse_waiting()
+
+    def _refuse_waiting(self) -> None:
+        """Nobody serves any more: closed, or ended by a defect. To wait in vain would be worse than to hear it."""
+        for ticket in self._waiting:
+            if not ticket.done.done():
+                ticket.done.set_exception(UnavailableError("the ledger is closed"))
+        self._waiting.clear()
 
     async def _serve(self) -> None:
+        batch: list[Ticket] = []
         try:
             while self._waiting or not self._closing:
                 await self._wake.wait()
@@ -67,13 +79,15 @@ class Batcher:
                 if batch:
                     await self._commit(batch)
         finally:
+            self._waiting = [*batch, *self._waiting]
+            self._refuse_waiting()
             await self._disconnect()
 
     async def _commit(self, batch: Sequence[Ticket]) -> None:
         """Commit `batch` in one transaction, or, when something in it is refused by the database, each by itself."""
         try:
             await self._commit_together(batch)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except FAILURES as error:
             if len(batch) == 1:
                 _fail(batch[0], error)
                 return
@@ -85,9 +99,9 @@ class Batcher:
         pause = _FIRST_PAUSE
         while tickets := self._still_wanted(batch):
             try:
-                connection = await self._connected()
-                await self._commit_once(connection, tickets)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    await self._commit_once(await self._connected(), tickets)
+            except FAILURES as error:
                 if not is_transient(error):
                     raise
                 _log.warning("the ledger cannot reach PostgreSQL", reason=repr(error), retry_in=pause)
@@ -154,9 +168,11 @@ class Batcher:
             await self._give_back(connection)
 
     async def _give_back(self, connection: Connection) -> None:
-        # Closed rather than reused: after a failure nobody knows what state it is in.
-        connection.terminate()
-        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        # Closed rather than reused: after a failure nobody knows what state it is in. One that broke has gone back to
+        # the pool by itself, which both calls complain about.
+        with contextlib.suppress(*FAILURES):
+            connection.terminate()
+        with contextlib.suppress(*FAILURES):
             await self._pool.release(connection)
 
 

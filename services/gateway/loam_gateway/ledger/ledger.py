@@ -10,7 +10,7 @@ from typing import Self
 import asyncpg
 import structlog
 
-from loam_gateway.adapters.postgres import Pool, is_transient
+from loam_gateway.adapters.postgres import FAILURES, Pool, is_transient
 from loam_gateway.ledger import reports, verify
 from loam_gateway.ledger.batcher import Batcher
 from loam_gateway.ledger.clock import Clock
@@ -191,7 +191,7 @@ class Ledger:
                 if loop.time() > months_due:
                     await self._keep_months()
                     months_due = loop.time() + _KEEP_MONTHS_SECONDS
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            except FAILURES as error:
                 log = _log.warning if is_transient(error) else _log.error
                 log("the ledger's upkeep failed and will be tried again", reason=repr(error))
 

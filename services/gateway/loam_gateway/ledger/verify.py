@@ -2,8 +2,6 @@
 
 import sys
 
-import asyncpg
-
 from loam_gateway.adapters import postgres
 from loam_gateway.adapters.postgres import Pool
 from loam_gateway.ledger.model import Difference
@@ -21,7 +19,7 @@ async def main(database_url: str) -> int:
     """Say on standard output whether the ledger adds up. The exit code is 0 if it does, 1 if not, 2 if unknown."""
     try:
         pool = await postgres.connect(database_url, 1)
-    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+    except postgres.FAILURES as error:
         sys.stderr.write(f"the ledger cannot be read: PostgreSQL does not answer ({error})\n")
         return 2
     async with pool:
