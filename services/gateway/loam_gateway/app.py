@@ -6,32 +6,32 @@ Each is an application of its own, so that no route can leak from one to another
 from collections.abc import Iterable
 
 from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp
 
 from loam_gateway.admin import ROUTERS as ADMIN
 from loam_gateway.internal import ROUTERS as INTERNAL
 from loam_gateway.metrics import CountAnswers
-from loam_gateway.pipelines import routes_admin, routes_internal, routes_public
 from loam_gateway.public import ROUTERS as PUBLIC
 from loam_gateway.state import Runtime
 from loam_shared import http
 
 
-def public(runtime: Runtime) -> FastAPI:
+def public(runtime: Runtime) -> ASGIApp:
     """What callers reach with their API keys."""
-    return _app("Loam", (*PUBLIC, routes_public.router), runtime)
+    return _app("public", PUBLIC, runtime)
 
 
-def internal(runtime: Runtime) -> FastAPI:
+def internal(runtime: Runtime) -> ASGIApp:
     """What services and tenants' pods reach, from within the cluster."""
-    return _app("internal", (*INTERNAL, routes_internal.router), runtime)
+    return _app("internal", INTERNAL, runtime)
 
 
-def admin(runtime: Runtime) -> FastAPI:
+def admin(runtime: Runtime) -> ASGIApp:
     """What the operator reaches."""
-    return _app("admin", (*ADMIN, routes_admin.router), runtime)
+    return _app("admin", ADMIN, runtime)
 
 
-def _app(listener: str, routers: Iterable[APIRouter], runtime: Runtime) -> FastAPI:
+def _app(listener: str, routers: Iterable[APIRouter], runtime: Runtime) -> ASGIApp:
     # A route that takes larger bodies than the setting says so with `max_body_size` of its own.
     app = FastAPI(title=f"Loam, {listener}", openapi_url=None, max_body_size=runtime.settings.max_body_bytes)
     app.state.runtime = runtime
@@ -39,4 +39,4 @@ def _app(listener: str, routers: Iterable[APIRouter], runtime: Runtime) -> FastA
     app.add_middleware(CountAnswers, metrics=runtime.metrics, listener=listener)
     for router in routers:
         app.include_router(router)
-    return app
+    return http.LargeBodiesRefusedInShape(app)

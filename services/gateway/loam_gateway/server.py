@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from loam_gateway import app as apps
 from loam_gateway.settings import Settings
@@ -49,7 +49,7 @@ class _Server(uvicorn.Server):
 class _Listener:
     """An application on a port. The port is taken at once, so that a port in use is known before anything starts."""
 
-    def __init__(self, app: FastAPI, settings: Settings, port: int) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, port: int) -> None:
         self._socket = _bind(settings.host, port)
         self._server = _Server(_config(app, settings))
         self._task: asyncio.Task[None] | None = None
@@ -64,7 +64,7 @@ class _Listener:
             await self._task
 
 
-def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import orjson
 import structlog
 from joserfc.errors import JoseError
@@ -82,7 +83,7 @@ async def _pool_when_up(runtime: Runtime, stop: asyncio.Event) -> Pool | None:
     while not stop.is_set():
         try:
             return await postgres.connect(settings.database_url, settings.database_connections)
-        except postgres.TRANSIENT as error:
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             runtime.reason = f"PostgreSQL does not answer ({error})"
             if loop.time() + pause > deadline:
                 raise StartupError(f"{runtime.reason}; gave up after {settings.startup_timeout:g} s") from error

@@ -53,6 +53,29 @@ def request_id_of(request: Request) -> str:
     return str(getattr(request.state, "request_id", "")) or str(uuid.uuid4())
 
 
+class LargeBodiesRefusedInShape:
+    """Wraps a whole application whose body limit is FastAPI's: that refuses in plain text, after all middleware."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on but for such a refusal."""
+        refused = False
+
+        async def shaped(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] == 413:
+                refused = MutableHeaders(scope=message).get("content-type", "").startswith("text/plain")
+            if not refused:
+                await send(message)
+            elif message["type"] == "http.response.body":
+                error = errors.TooLargeError("the request's body is larger than this route takes")
+                await error_response(error, request_id_of(Request(scope)))(scope, receive, send)
+
+        await self._app(scope, receive, shaped)
+
+
 class _RequestIds:
     """Takes the caller's request id where it is one, makes one otherwise, and puts it on the answer.
 
