@@ -198,6 +198,7 @@ def _environment(folder: Path, ports: list[int], database_url: str, valkey_url: 
         "LOAM_SIGNING_KEY_FILE": str(folder / "signing"),
         "LOAM_HOUSEKEEPING_SECONDS": "0.2",
         "LOAM_LEASE_SECONDS": "2",
+        "LOAM_MAX_UPLOADS": "4",
     }
 
 

@@ -200,6 +200,30 @@ async def test_a_client_that_hangs_up_in_the_middle_leaves_nothing_behind(gatewa
     assert (await told(acme.call("GET", "/documents")))[1]["documents"] == []
 
 
+async def test_more_uploads_at_once_than_memory_is_for_are_told_to_come_back(gateway, acme):
+    arrived, go_on = asyncio.Queue(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        pieces = _large(1)
+        yield await anext(pieces)
+        arrived.put_nowait(None)
+        await go_on.wait()
+        async for piece in pieces:
+            yield piece
+
+    headers = {"content-type": "multipart/form-data; boundary=B"}
+    uploads = [asyncio.create_task(told(acme.call("POST", "/documents", data=slow(), headers=headers))) for _ in "1234"]
+    for _ in uploads:
+        await arrived.get()
+    status = 202
+    while status == 202:
+        status, refused = await told(acme.call("POST", "/documents", data=form(a=b"x")))
+    assert (status, refused["error"]["code"]) == (503, "unavailable")
+    go_on.set()
+    assert {status for status, _ in await asyncio.gather(*uploads)} == {202}
+    assert (await told(acme.call("POST", "/documents", data=form(a=b"x"))))[0] == 202
+
+
 async def test_the_same_name_again_replaces_the_document_and_deleting_it_removes_its_bytes(gateway, acme):
     await first_sync_is_over(acme)
     _, first = await told(acme.call("POST", "/documents", data=form(a=b"one")))
@@ -372,3 +396,21 @@ async def test_a_deleted_tenant_takes_its_documents_along(gateway, acme):
     assert await gateway.as_operator("DELETE", path) == (200, {"done": True})
     assert await objects(gateway, acme) == {}
     assert (await told(acme.call("GET", "/documents")))[0] in {401, 403}
+
+
+async def test_retained_documents_come_back_to_the_same_tenant_and_to_no_other(gateway, acme):
+    await first_sync_is_over(acme)
+    _, taken = await told(acme.call("POST", "/documents", data=form(a=b"kept")))
+    await work_off(acme, 4)
+    path = f"/admin/v1/tenants/{acme.name}"
+    assert await gateway.as_operator("DELETE", f"{path}?uid=1&policy=Retain") == (200, {"done": True})
+    assert (await told(acme.call("GET", "/documents")))[0] in {401, 403}
+    status, refused = await gateway.as_operator("PUT", path, {"uid": "stranger"})
+    assert status == 409
+    assert "adopt" in refused["error"]["message"]
+    assert list((await objects(gateway, acme)).values()) == [b"kept"]
+    again = await gateway.new_tenant(acme.name)
+    _, page = await told(again.call("GET", "/documents"))
+    assert [(one["documentId"], one["status"]) for one in page["documents"]] == [(taken["documentId"], "Ready")]
+    _, versions = await told(again.call("GET", "/versions"))
+    assert [one["version"] for one in versions["versions"]] == [1]

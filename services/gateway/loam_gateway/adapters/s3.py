@@ -10,8 +10,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from loam_shared.errors import UnavailableError
 
-# S3 takes parts of 5 MiB and more; one part is what an upload of any size holds in memory.
-PART_BYTES = 8 * 2**20
+# The smallest parts that S3 takes; two of them are what an upload of any size holds in memory.
+PART_BYTES = 5 * 2**20
 PAGE_KEYS = 1000
 _log = structlog.get_logger()
 

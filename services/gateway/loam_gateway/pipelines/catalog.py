@@ -168,7 +168,8 @@ _UPDATE = """
 UPDATE pipelines SET uid = $3, spec = $4::text::jsonb, endpoint = $5, next_sync_at = $6 WHERE tenant = $1 AND name = $2
 """
 _QUEUE_SYNC = "INSERT INTO jobs (tenant, pipeline, kind) VALUES ($1, $2, 'Sync') ON CONFLICT DO NOTHING"
-# A new id tells a worker that is at it right now that what it reports is no longer what is wanted.
+# Without an epoch the job is nobody's, so what a worker that is at it right now reports of it no longer counts; the new
+# id puts it at the end of the line.
 _QUEUE = """
 INSERT INTO jobs (tenant, pipeline, kind, document_id) SELECT $1, $2, $3, * FROM unnest($4::text[])
 ON CONFLICT (tenant, pipeline, document_id) WHERE document_id IS NOT NULL DO UPDATE

@@ -32,6 +32,7 @@ class Room:
     vault: Vault
     signing_key: OKPKey
     settings: PipelineSettings
+    uploads: asyncio.Semaphore
 
 
 @asynccontextmanager
@@ -53,6 +54,7 @@ async def opened(
             vault=vault,
             signing_key=signing_key,
             settings=settings,
+            uploads=asyncio.Semaphore(settings.max_uploads),
         )
 
 

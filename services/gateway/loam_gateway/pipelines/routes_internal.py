@@ -15,7 +15,7 @@ from loam_shared.contracts.internal import Claim, Commit, Register, Registered, 
 router = APIRouter(prefix="/internal/v1/pipelines/{name}/work")
 # The listing of a source with 200,000 documents.
 _LARGEST_LISTING = 64 * 2**20
-_LOOK_ROUND_SECONDS = 0.25
+_LOOK_ROUND_SECONDS = 1.0
 
 
 async def _pipeline(caller: Annotated[Principal, Depends(workload)], name: str) -> PipelineId:

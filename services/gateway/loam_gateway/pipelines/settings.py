@@ -17,6 +17,8 @@ class PipelineSettings(BaseSettings):
     """The pause before the second attempt; later ones are longer."""
     max_document_bytes: int = Field(default=100 * 2**20, gt=0)
     """The largest upload."""
+    max_uploads: int = Field(default=32, ge=1)
+    """How many uploads one gateway takes in at once; each holds up to about 12 MiB in memory."""
     housekeeping_seconds: float = Field(default=5, gt=0)
     """How often due syncs and abandoned objects are looked for."""
     query_timeout: float = Field(default=30, gt=0)

@@ -18,7 +18,7 @@ from loam_gateway.pipelines.model import PipelineId, StoredObject, document_id, 
 from loam_gateway.pipelines.multipart import files
 from loam_gateway.storage.policy import prefix_of
 from loam_shared.contracts import Wire
-from loam_shared.errors import InvalidRequestError, TooLargeError
+from loam_shared.errors import InvalidRequestError, TooLargeError, UnavailableError
 
 if TYPE_CHECKING:
     from loam_gateway.pipelines.room import Room
@@ -52,15 +52,19 @@ class Intake:
     async def take(self, request: Request) -> list[documents.Accepted]:
         """Store and queue what `request` carries.
 
-        Raises NotFoundError, TooLargeError before more than the limit was read, IdempotencyConflictError, and
-        InvalidRequestError for a pipeline that takes no uploads, a body without a document, or one that is malformed.
+        Raises NotFoundError, TooLargeError before more than the limit was read, IdempotencyConflictError,
+        UnavailableError when too many are under way, and InvalidRequestError for a pipeline that takes no uploads, a
+        body without a document, or one that is malformed.
         """
         if not takes_uploads(await catalog.spec(self._room.pool, self._pipeline)):
             raise InvalidRequestError(
                 f"the pipeline {self._pipeline.name} takes no uploads; add `uploads: {{}}` to its spec.sources"
             )
+        if self._room.uploads.locked():
+            raise UnavailableError("too many uploads are under way; send it again in a moment", retry_after=2)
         try:
-            await self._store(request)
+            async with self._room.uploads:
+                await self._store(request)
             return await documents.accept(self._room.pool, self._pipeline, self._stored, self._receipt(request))
         except BaseException:
             # Also when the client hangs up: what was stored so far must not stay. Housekeeping deletes it.
