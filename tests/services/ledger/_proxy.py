@@ -1,4 +1,4 @@
-"""A wire to PostgreSQL that can be cut: before a request arrives, or after it was done and before its answer is heard."""
+"""A wire to PostgreSQL that can be cut: before a request arrives, or after it was done and before that is heard."""
 
 import asyncio
 import contextlib

@@ -1,0 +1,68 @@
+"""The schema comes up to date once, whoever starts at the same time, and all of it or nothing."""
+
+import asyncio
+import os
+import sys
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from loam_gateway.ledger import Ledger
+from loam_gateway.migrations import upgrade
+from loam_shared.errors import UnavailableError
+
+
+@pytest_asyncio.fixture
+async def empty_database(postgres):
+    """A database with nothing in it."""
+    name = f"t{os.urandom(6).hex()}"
+    administrator = await asyncpg.connect(postgres.url("template1"))
+    await administrator.execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
+    yield postgres.url(name)
+    await administrator.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await administrator.close()
+
+
+async def test_two_migrations_at_once_are_one(empty_database):
+    environment = os.environ | {"LOAM_DATABASE_URL": empty_database}
+    commands = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-W", "error", "-m", "loam_gateway", "migrate"),
+            env=environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        for _ in range(2)
+    ]
+    said = [(await command.communicate())[0].decode() for command in commands]
+    assert [command.returncode for command in commands] == [0, 0], said
+    connection = await asyncpg.connect(empty_database)
+    assert await connection.fetchval("SELECT count(*) FROM alembic_version") == 1
+    await connection.close()
+
+
+async def test_migrating_again_changes_nothing(empty_database):
+    await asyncio.to_thread(upgrade, empty_database)
+    connection = await asyncpg.connect(empty_database)
+    before = await connection.fetch("SELECT oid, relname, relfilenode FROM pg_class ORDER BY oid")
+    await asyncio.to_thread(upgrade, empty_database)
+    assert await connection.fetch("SELECT oid, relname, relfilenode FROM pg_class ORDER BY oid") == before
+    await connection.close()
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(empty_database):
+    connection = await asyncpg.connect(empty_database)
+    # The last table that 0001 makes is there already, so it fails after having made all others.
+    await connection.execute("CREATE TABLE audit_log (id bigint)")
+    with pytest.raises(Exception, match="audit_log"):
+        await asyncio.to_thread(upgrade, empty_database)
+    tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    assert [row["tablename"] for row in tables] == ["audit_log"]
+    await connection.close()
+
+
+async def test_a_ledger_on_a_database_without_schema_says_what_to_do(empty_database):
+    async with asyncpg.create_pool(empty_database, min_size=0) as pool:
+        with pytest.raises(UnavailableError, match="python -m loam_gateway migrate"):
+            await Ledger(pool).start()

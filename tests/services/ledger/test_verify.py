@@ -1,0 +1,78 @@
+"""`ledger verify` finds whatever does not add up, and says nothing where everything does."""
+
+import asyncio
+
+import pytest
+
+from loam_gateway.ledger import verify
+from loam_gateway.ledger.model import Difference
+
+from .conftest import granted, paid
+
+
+@pytest.fixture
+async def spent(customer, ledger):
+    """A tenant with one open hold and one entry."""
+    await ledger.set_policy(customer.cap(1000))
+    await ledger.hold(customer.request(30))
+    await ledger.settle(granted(await ledger.hold(customer.request(100))), paid(60))
+    return customer
+
+
+_TAMPERED = {
+    "held": ("UPDATE accounts SET held = held + 1 WHERE tenant = $1 AND period = 'day'", 30, 31),
+    "posted": ("UPDATE accounts SET posted = posted - 5 WHERE tenant = $1 AND period = 'day'", 60, 55),
+    "overrun": ("UPDATE accounts SET overrun = 7 WHERE tenant = $1 AND period = 'day'", 0, 7),
+}
+
+
+@pytest.mark.parametrize("what", _TAMPERED)
+async def test_an_account_that_was_tampered_with_is_found(spent, what):
+    statement, expected, found = _TAMPERED[what]
+    async with spent.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(statement, spent.name)
+        [difference] = await verify.differences(connection)
+        await transaction.rollback()
+    assert (difference.expected, difference.found) == (expected, found)
+    assert difference.what.endswith(f"): {what}")
+    assert spent.name in difference.what
+
+
+async def test_a_hold_that_vanished_is_found_in_every_account_it_touched(spent):
+    async with spent.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("DELETE FROM holds WHERE tenant = $1", spent.name)
+        found = await verify.differences(connection)
+        await transaction.rollback()
+    assert [(difference.expected, difference.found) for difference in found] == [(0, 30)] * 3
+
+
+async def test_an_entry_that_is_not_what_its_price_says_is_found(customer, ledger):
+    hold = granted(await ledger.hold(customer.request(100)))
+    settlement = paid(60)
+    await ledger.settle(hold, type(settlement)(61, settlement.tokens, settlement.price))
+    assert await ledger.verify() == [Difference(f"entry {hold.request.request_id}: cost", 60, 61)]
+    await ledger.correct(hold, -1, actor="ada", reason="it was 60")
+
+
+async def test_it_can_be_run_while_the_money_goes_on(customer, ledger, open_ledger):
+    async def spend():
+        for _ in range(40):
+            await ledger.settle(granted(await ledger.hold(customer.request(3))), paid(2))
+
+    spending = asyncio.gather(*(spend() for _ in range(8)))
+    reader = await open_ledger()
+    while not spending.done():
+        assert [difference for difference in await reader.verify() if customer.name in difference.what] == []
+        await asyncio.sleep(0)
+    await spending
+
+
+async def test_the_command_says_so_and_its_exit_code_too(database_url, customer, capsys):
+    assert await verify.main(database_url) in (0, 1)
+    assert "open holds" in capsys.readouterr().out
+    assert await verify.main("postgresql://loam@127.0.0.1:1/none") == 2
+    assert "PostgreSQL does not answer" in capsys.readouterr().err
