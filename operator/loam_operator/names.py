@@ -3,6 +3,8 @@
 RETRIEVAL = "retrieval"
 INGESTION = "ingestion"
 STORAGE_SECRET = "loam-storage"  # noqa: S105 - a name
+OPERATOR_SECRETS = "loam-operator-secrets"
+"""The RoleBinding by which the operator reads and writes the Secrets of a tenant's namespace."""
 SERVICE_PORT = 8080
 
 

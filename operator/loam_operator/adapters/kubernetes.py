@@ -15,6 +15,7 @@ from loam_operator.api.v1alpha1 import GROUP, KINDS
 from loam_operator.cluster import FIELD_MANAGER, Manifest, Ref
 from loam_operator.kinds import ALL, DEFINITION, EVENT, MADE, NAMESPACE, OURS, PER_NAMESPACE, SECRET
 from loam_operator.labels import MANAGED, TENANT
+from loam_operator.names import OPERATOR_SECRETS
 from loam_shared.errors import NotFoundError
 
 _APPLY = "application/apply-patch+yaml"
@@ -29,7 +30,7 @@ class KubernetesCluster:
         self._api = api
         self.store = Store()
         self._platform_namespace = platform_namespace
-        self._watches: dict[str, list[asyncio.Task[None]]] = {}
+        self._watches: dict[str, list[tuple[Reflector, asyncio.Task[None]]]] = {}
         self._standing: list[asyncio.Task[None]] = []
 
     # Watching
@@ -45,10 +46,17 @@ class KubernetesCluster:
             await Reflector(self._api, self.store, Scope(kind)).list()
         await asyncio.gather(*(reflector.synced.wait() for reflector in reflectors))
         self.store.subscribe(self._follow)
+        # A Secret that is merely not read yet must not look as if it were missing.
+        await asyncio.gather(*(follower.synced.wait() for name in self._watches for follower in self._readable(name)))
+
+    def _readable(self, namespace: str) -> list[Reflector]:
+        """The reflectors of a tenant's namespace, once the operator's right to its Secrets is there."""
+        right = Ref("rbac.authorization.k8s.io/v1", "RoleBinding", OPERATOR_SECRETS, namespace)
+        return [reflector for reflector, _ in self._watches[namespace]] if self.get(right) else []
 
     async def stop(self) -> None:
         """Stop watching and let go of the connections."""
-        tasks = [*self._standing, *(task for tasks in self._watches.values() for task in tasks)]
+        tasks = [*self._standing, *(task for watches in self._watches.values() for _, task in watches)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -61,10 +69,10 @@ class KubernetesCluster:
         name = manifest["metadata"]["name"]
         is_tenants = self.get(Ref.of(manifest)) is not None and TENANT in manifest["metadata"].get("labels", {})
         if is_tenants and name not in self._watches:
-            scopes = (Scope(kind, namespace=name) for kind in PER_NAMESPACE)
-            self._watches[name] = [asyncio.create_task(Reflector(self._api, self.store, s).run()) for s in scopes]
+            reflectors = [Reflector(self._api, self.store, Scope(kind, namespace=name)) for kind in PER_NAMESPACE]
+            self._watches[name] = [(reflector, asyncio.create_task(reflector.run())) for reflector in reflectors]
         elif not is_tenants:
-            for task in self._watches.pop(name, ()):
+            for _, task in self._watches.pop(name, ()):
                 task.cancel()
             for kind in PER_NAMESPACE:
                 self.store.replace(self.store.list(kind.api_version, kind.kind, name), (), 2**63)

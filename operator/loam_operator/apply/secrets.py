@@ -9,9 +9,8 @@ async def write_key(cluster: Cluster, secret: Manifest, live: Manifest | None, *
     Raises ConflictError when another key was written since (`replaces`, or no Secret was there): look again.
     """
     if live is None:
-        await cluster.create(secret)
-    elif replaces:
-        version = live["metadata"]["resourceVersion"]
-        await cluster.apply(secret | {"metadata": secret["metadata"] | {"resourceVersion": version}})
-    else:
-        await cluster.apply(secret)
+        live = await cluster.create(secret)
+    if replaces:
+        secret = secret | {"metadata": secret["metadata"] | {"resourceVersion": live["metadata"]["resourceVersion"]}}
+    # What was only created is applied too: only then do later edits and removals show.
+    await cluster.apply(secret)

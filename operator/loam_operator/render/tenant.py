@@ -4,7 +4,7 @@ from loam_operator.api.v1alpha1 import Tenant
 from loam_operator.api.v1alpha1.tenant import Subject
 from loam_operator.cluster import Manifest
 from loam_operator.labels import ORIGIN
-from loam_operator.names import STORAGE_SECRET
+from loam_operator.names import OPERATOR_SECRETS, STORAGE_SECRET
 from loam_operator.render import network, quota
 from loam_operator.render.metadata import manifest, metadata, opaque
 from loam_operator.seen import SeenTenant
@@ -83,7 +83,7 @@ def _rights(seen: SeenTenant, platform: Platform) -> list[Manifest]:
     """Who may do what. The operator's own right to Secrets comes first, since it needs it for the rest."""
     spec = seen.tenant.spec
     operator = Subject(kind="ServiceAccount", name=platform.operator_service_account, namespace=platform.namespace)
-    rights = [_binding(seen, "loam-operator-secrets", "ClusterRole", "loam-tenant-secrets", [operator])]
+    rights = [_binding(seen, OPERATOR_SECRETS, "ClusterRole", "loam-tenant-secrets", [operator])]
     if spec.owners:
         rights.append(_binding(seen, "loam-owners", "ClusterRole", "loam-tenant-owner", spec.owners))
     if spec.members:

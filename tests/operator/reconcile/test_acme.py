@@ -157,7 +157,9 @@ def changes(before: object, after: object, path: str = "") -> list[str]:
         names = sorted(before.keys() | after.keys())
         return [found for name in names for found in changes(before.get(name), after.get(name), f"{path}.{name}")]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        return [found for i, pair in enumerate(zip(before, after, strict=True)) for found in changes(*pair, f"{path}.{i}")]
+        return [
+            found for i, pair in enumerate(zip(before, after, strict=True)) for found in changes(*pair, f"{path}.{i}")
+        ]
     return [] if before == after else [f"{path}: {before} -> {after}"]
 
 

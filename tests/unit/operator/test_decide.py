@@ -1,0 +1,130 @@
+"""Decisions, from what was seen alone."""
+
+import base64
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from loam_operator.api.v1alpha1 import Condition
+from loam_operator.cluster import Ref
+from loam_operator.decide import apikey, facts, pipeline, tenant
+from loam_operator.keys import StoredKey
+from loam_operator.observe import apikey as observe_key
+from loam_operator.observe import tenant as observe_tenant
+from loam_operator.render.apikey import secret as render_secret
+from loam_operator.settings import Platform
+from loam_shared.contracts import admin
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+API = "loam.dev/v1alpha1"
+TENANT = Ref(API, "Tenant", "acme")
+KEY = Ref(API, "ApiKey", "backend", "acme")
+NAMESPACE = Ref("v1", "Namespace", "acme")
+OURS = {"loam.dev/owner-uid": "uid-of-acme"}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        (None, "Created"),
+        ({"labels": {"loam.dev/tenant": "acme"}}, "Adopted"),
+        ({"labels": {"loam.dev/tenant": "acme"}, "annotations": OURS | {"loam.dev/origin": "Created"}}, "Created"),
+        ({"labels": {}, "annotations": OURS | {"loam.dev/origin": "Created"}}, "Created"),
+        ({"labels": {"loam.dev/tenant": "acme"}, "annotations": {"loam.dev/owner-uid": "gone"}}, "Adopted"),
+        ({"labels": {}}, "NamespaceNotOurs"),
+        ({"labels": {"loam.dev/tenant": "other"}}, "NamespaceOwnedByOther"),
+        ({"labels": {"loam.dev/tenant": "acme"}, "deletionTimestamp": "2026-11-21T12:00:00Z"}, "NamespaceTerminating"),
+    ],
+)
+def test_a_namespace_is_made_or_adopted_only_when_it_is_this_tenants(acme, metadata: dict | None, reason: str) -> None:
+    del acme.objects[NAMESPACE]
+    if metadata is not None:
+        acme.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "acme", **metadata}})
+    seen = observe_tenant.observe(acme, "acme", Platform())
+    assert tenant.namespace(seen, Platform()).reason == reason
+
+
+@pytest.mark.parametrize("name", ["kube-system", "default", "loam-system"])
+def test_namespaces_of_the_platform_are_never_a_tenants(acme, name: str) -> None:
+    seen = observe_tenant.observe(acme, "acme", Platform())
+    assert tenant.namespace(replace(seen, namespace=name), Platform()).reason == "NamespaceReserved"
+
+
+def test_spend_moves_in_the_status_only_when_an_amount_does() -> None:
+    first = tenant.spend_status(admin.Spend(month_usd="1", day_usd="1", as_of=NOW, within_budget=True), None)
+    later = admin.Spend(month_usd="1", day_usd="1", as_of=NOW + timedelta(hours=1), within_budget=True)
+    assert tenant.spend_status(later, first) == first
+    assert tenant.spend_status(later.model_copy(update={"day_usd": "2"}), first).as_of == later.as_of
+
+
+def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
+    old = Condition(type="Ready", status="True", reason="Ready", last_transition_time=NOW - timedelta(days=1))
+    [same] = facts.conditions([facts.holds("Ready", "Fine")], [old], generation=3, now=NOW)
+    assert (same.last_transition_time, same.reason, same.observed_generation) == (old.last_transition_time, "Fine", 3)
+    [other] = facts.conditions([facts.fails("Ready", "Broken", "why")], [old], generation=3, now=NOW)
+    assert other.last_transition_time == NOW
+
+
+def test_ready_names_the_first_thing_that_is_wrong() -> None:
+    found = facts.ready([facts.holds("A", "Ok"), facts.fails("B", "Bad", "why"), facts.fails("C", "Worse", "too")])
+    assert (found.status, found.reason, found.message) == ("False", "Bad", "why")
+
+
+def seen_key(acme, key: StoredKey | None):
+    """The sample's ApiKey with its tenant ready, and with this key in its Secret."""
+    acme.objects[TENANT] = acme.objects[TENANT] | {"status": {"namespace": "acme"}}
+    seen = observe_key.observe(acme, KEY, Platform(), NOW)
+    return replace(seen, secret=render_secret(seen.key, "acme", "backend-key", key) if key else None)
+
+
+@pytest.mark.parametrize(
+    ("age_days", "action"), [(None, "Create"), (0, "Keep"), (89, "Keep"), (90, "Rotate"), (400, "Rotate")]
+)
+def test_a_key_is_made_once_and_rotated_when_due(acme, age_days: int | None, action: str) -> None:
+    key = None if age_days is None else StoredKey("loam_x", NOW - timedelta(days=age_days))
+    assert apikey.action(seen_key(acme, key)) == action
+
+
+def test_a_key_that_was_edited_by_hand_is_replaced(acme) -> None:
+    seen = seen_key(acme, StoredKey("loam_x", NOW))
+    seen.secret["data"]["key"] = base64.b64encode(b"loam_y").decode()
+    assert apikey.action(seen) == "Replace"
+
+
+def test_a_rotated_key_leaves_the_old_one_working_for_the_overlap_only(acme) -> None:
+    seen = seen_key(acme, StoredKey("loam_x", NOW - timedelta(days=90)))
+    key = StoredKey("loam_x", NOW).followed_by("loam_y", NOW, apikey.overlap_end(seen))
+    assert [held.expires_at for held in key.hashes(NOW)] == [None, NOW + timedelta(hours=24)]
+    assert len(key.hashes(NOW + timedelta(hours=24))) == 1
+    assert apikey.look_again(seen, key) == timedelta(hours=24).total_seconds()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda acme: acme.objects.pop(TENANT), "NoTenant"),
+        (lambda acme: acme.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "acme"}}), "NoTenant"),
+        (lambda acme: None, "TenantNotReady"),
+    ],
+)
+def test_no_key_is_made_where_it_would_open_nothing(acme, change: Callable, reason: str) -> None:
+    change(acme)
+    obstacle = apikey.obstacle(observe_key.observe(acme, KEY, Platform(), NOW))
+    assert obstacle is not None
+    assert obstacle.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "reason"),
+    [
+        (None, "Unknown", "NotRead"),
+        (admin.PipelineState(documents=3, pending=1), "False", "Indexing"),
+        (admin.PipelineState(documents=3, failed=2), "False", "DocumentsFailed"),
+        (admin.PipelineState(documents=3, chunks=9), "True", "Indexed"),
+    ],
+)
+def test_indexed_tells_how_far_the_documents_are(state: admin.PipelineState | None, status: str, reason: str) -> None:
+    fact = pipeline.indexed(state)
+    assert (fact.status, fact.reason) == (status, reason)
