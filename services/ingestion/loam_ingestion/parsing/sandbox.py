@@ -6,6 +6,7 @@ lets a process leave it (as root, or with user namespaces). Where it does not, t
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -18,6 +19,9 @@ from loam_ingestion.parsing import Extracted, Heading
 from loam_ingestion.settings import ParsingLimits
 
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+# JSON needs at most six bytes for a character; headings and page starts come on top of the text.
+_ANSWER_BYTES_PER_CHARACTER = 6
+_ANSWER_BYTES_BESIDE_TEXT = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class Parsed:
 async def parse(name: str, media_type: str | None, data: bytes, limits: ParsingLimits) -> Parsed:
     """Parse `data` in a fresh process. Raises UnreadableDocumentError."""
     request = limits.model_dump() | {"name": name, "media_type": media_type}
-    output, status = await _run(orjson.dumps(request) + b"\n" + data, limits.wall_seconds)
+    most = _ANSWER_BYTES_PER_CHARACTER * limits.text_characters + _ANSWER_BYTES_BESIDE_TEXT
+    output, status = await _run(orjson.dumps(request) + b"\n" + data, limits.wall_seconds, most)
     if status != 0:
         raise UnreadableDocumentError(_explained(status))
     answer = orjson.loads(output)
@@ -41,7 +46,7 @@ async def parse(name: str, media_type: str | None, data: bytes, limits: ParsingL
     return Parsed(_extracted(answer["extracted"]), answer["media_type"], answer["isolated"])
 
 
-async def _run(request: bytes, wall_seconds: float) -> tuple[bytes, int]:
+async def _run(request: bytes, wall_seconds: float, limit: int) -> tuple[bytes, int]:
     environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-m", "loam_ingestion.parsing"),
@@ -54,7 +59,8 @@ async def _run(request: bytes, wall_seconds: float) -> tuple[bytes, int]:
     )
     try:
         async with asyncio.timeout(wall_seconds):
-            output, _ = await process.communicate(request)
+            output = await _exchange(process, request, limit)
+            return output, await process.wait()
     except TimeoutError:
         raise UnreadableDocumentError(
             f"Parsing took longer than {wall_seconds:.0f} seconds; split the document or simplify it."
@@ -63,8 +69,30 @@ async def _run(request: bytes, wall_seconds: float) -> tuple[bytes, int]:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert process.returncode is not None
-    return output, process.returncode
+
+
+async def _exchange(process: asyncio.subprocess.Process, request: bytes, limit: int) -> bytes:
+    """Give the process its request and take its answer, of at most `limit` bytes: it might be the document's by now."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    sending = asyncio.create_task(_send(process.stdin, request))
+    try:
+        output = bytearray()
+        while part := await process.stdout.read(1 << 18):
+            output += part
+            if len(output) > limit:
+                raise UnreadableDocumentError("The document holds more text than allowed; split it.")
+        return bytes(output)
+    finally:
+        sending.cancel()
+
+
+async def _send(stdin: asyncio.StreamWriter, request: bytes) -> None:
+    # A process that dies before it has read everything shows by its exit status.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        stdin.write(request)
+        await stdin.drain()
+        stdin.close()
 
 
 def _explained(status: int) -> str:
