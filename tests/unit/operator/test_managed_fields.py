@@ -73,7 +73,7 @@ FIELDS = "metadata/managedFields/0/fieldsV1"
     ("where", "value"),
     [
         ("metadata/managedFields", []),
-        (f"{FIELDS}/f:metadata/f:labels/f:a", None),
+        (f"{FIELDS}/f:metadata", None),
         (f"{FIELDS}/f:spec/f:selector", None),
         (f"{FIELDS}/f:spec/f:more", {}),
         ("spec/selector", {"app": "y"}),
