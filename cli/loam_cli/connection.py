@@ -15,7 +15,10 @@ from loam_cli.errors import CommandError
 DEFAULT_DATA = Path(".loam")
 
 Url = Annotated[str | None, typer.Option("--url", envvar="LOAM_URL", help="Base URL of the gateway.")]
-ApiKey = Annotated[str | None, typer.Option("--api-key", envvar="LOAM_API_KEY", help="API key to call with.")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api-key", envvar="LOAM_API_KEY", help="API key, or name of one of the local platform's."),
+]
 Data = Annotated[Path, typer.Option("--data", envvar="LOAM_DATA", help="Data folder of the local platform.")]
 Pipeline = Annotated[
     str | None, typer.Option("--pipeline", "-p", envvar="LOAM_PIPELINE", help="Name of the RagPipeline.")
@@ -39,7 +42,8 @@ class Connection:
         if url is None or key is None:
             platform = self.local()
             url = url or platform.url
-            key = key or only(api_keys(await platform.objects()), "API key", "--api-key")
+            keys = api_keys(await platform.objects())
+            key = keys.get(key, key) if key else only(keys, "API key", "--api-key")
         async with Gateway.open(url, key) as gateway:
             yield gateway
 
