@@ -26,7 +26,7 @@ lint: install ## linters, types, layers, generated files
 	$(BIN)/python scripts/reference.py --check
 
 bench: install ## measure the gateway and the local platform; figures go to build/bench/
-	$(BIN)/python tests/bench/gateway.py
+	$(BIN)/python -m tests.bench.gateway
 	$(BIN)/python tests/bench/platform.py
 
 generate: install ## write what is generated: CRDs and the reference pages

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -49,22 +49,31 @@ def _prepared(order: Order, request: ChatRequest, model: Model) -> _Call:
     return _Call(converse, quote)
 
 
+def _calls(order: Order, request: ChatRequest, first: _Call) -> Iterator[_Call]:
+    """The call of the model that was named, and those of its fallbacks, made when they are needed."""
+    yield first
+    for model in order.models[1:]:
+        yield _prepared(order, request, model)
+
+
 async def complete(deps: State, order: Order, request: ChatRequest) -> Answer:
     """The whole answer, posted. Raises LoamError."""
     first = _prepared(order, request, order.models[0])
     estimate = bounds.estimate_tokens(first.quote.input_tokens)
     async with admitted(deps.limits, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit:
         try:
-            return await _complete_with_any(deps, order, request, permit)
+            return await _complete_with_any(deps, order, request, first, permit)
         except Replayed as replayed:
             return Answer.unsealed(deps.vault, replayed.answer)
 
 
-async def _complete_with_any(deps: State, order: Order, request: ChatRequest, permit: Permit) -> Answer:
+async def _complete_with_any(
+    deps: State, order: Order, request: ChatRequest, first: _Call, permit: Permit
+) -> Answer:
     failure: BedrockError | None = None
-    for model in order.models:
+    for call in _calls(order, request, first):
         try:
-            return await _complete_with(deps, order, request, _prepared(order, request, model), permit)
+            return await _complete_with(deps, order, request, call, permit)
         except BedrockError as error:
             failure = error
             if error.kind not in RETRYABLE:
@@ -127,15 +136,14 @@ class ChatStream:
         estimate = bounds.estimate_tokens(first.quote.input_tokens)
         async with (
             admitted(deps.limits, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit,
-            contextlib.aclosing(self._frames_of_any(permit)) as frames,
+            contextlib.aclosing(self._frames_of_any(first, permit)) as frames,
         ):
             async for data in frames:
                 yield data
 
-    async def _frames_of_any(self, permit: Permit) -> AsyncGenerator[bytes, None]:
+    async def _frames_of_any(self, first: _Call, permit: Permit) -> AsyncGenerator[bytes, None]:
         failure: BedrockError | None = None
-        for model in self._order.models:
-            call = _prepared(self._order, self._request, model)
+        for call in _calls(self._order, self._request, first):
             try:
                 async with contextlib.aclosing(self._frames_of(call, permit)) as frames:
                     async for data in frames:

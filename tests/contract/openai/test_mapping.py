@@ -1,0 +1,209 @@
+"""What goes to Bedrock is valid for Converse, and what comes back is valid for OpenAI's client."""
+
+import base64
+import json
+
+import botocore.session
+import pytest
+from botocore.eventstream import EventStreamBuffer
+from botocore.validate import ParamValidator
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+from loam_gateway.completions.answer import Heading, completion, tokens_of, usage_of
+from loam_gateway.completions.converse import ANSWER_TOOL, to_converse
+from loam_gateway.completions.request import ChatRequest, parse
+from loam_gateway.completions.stream import ChunkMaker
+from loam_gateway.metering import bounds
+from loam_shared.errors import InvalidRequestError
+
+HAIKU = "anthropic.claude-3-haiku-20240307-v1:0"
+NEWEST = "anthropic.claude-haiku-5-5"
+PIXEL = "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"0" * 32).decode()
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather in a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+PIXEL_PART = {"type": "image_url", "image_url": {"url": PIXEL}}
+PDF = {"filename": "a_b:c.pdf", "file_data": "data:application/pdf;base64,JVBERg=="}
+CALLED = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [
+        {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Bern"}'}}
+    ],
+}
+RESULT = {"role": "tool", "tool_call_id": "call_1", "content": "12 degrees"}
+THE_TOOL = {"type": "function", "function": {"name": "weather"}}
+PERSON = {
+    "type": "json_schema",
+    "json_schema": {"name": "person", "schema": {"type": "object", "properties": {"name": {"type": "string"}}}},
+}
+USER = {"role": "user", "content": "What is the weather in Bern?"}
+
+REQUESTS = {
+    "plain": {"messages": [USER]},
+    "system and developer": {
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "developer", "content": "In English."}, USER]
+    },
+    "sampling": {"messages": [USER], "temperature": 0.2, "top_p": 0.9, "stop": ["END"], "max_tokens": 10},
+    "parts": {"messages": [{"role": "user", "content": [{"type": "text", "text": "See:"}, PIXEL_PART]}]},
+    "document": {
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "Read."},
+                    {"type": "file", "file": PDF},
+                ],
+            }
+        ]
+    },
+    "tools": {"messages": [USER], "tools": [WEATHER], "tool_choice": "required"},
+    "one tool": {"messages": [USER], "tools": [WEATHER], "tool_choice": THE_TOOL},
+    "a tool without parameters": {"messages": [USER], "tools": [{"type": "function", "function": {"name": "now"}}]},
+    "results": {"messages": [USER, CALLED, RESULT, {"role": "user", "content": "Thanks."}], "tools": [WEATHER]},
+    "a history of calls without tools": {"messages": [USER, CALLED, RESULT]},
+    "an empty result": {"messages": [USER, CALLED, RESULT | {"content": ""}]},
+    "json": {"messages": [USER], "response_format": PERSON},
+    "json and tools": {"messages": [USER], "response_format": PERSON, "tools": [WEATHER]},
+    "any json": {"messages": [USER], "response_format": {"type": "json_object"}},
+    "neighbours of one role": {"messages": [USER, USER, {"role": "assistant", "content": "Hm."}, USER]},
+}
+
+
+@pytest.fixture(scope="session")
+def converse_shape():
+    """Bedrock's own description of a Converse request."""
+    model = botocore.session.Session().get_service_model("bedrock-runtime")
+    return model.operation_model("Converse").input_shape
+
+
+def request(body):
+    return parse(ChatRequest, json.dumps({"model": "m"} | body).encode())
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_every_kind_of_request_is_valid_for_converse(name, converse_shape):
+    call = to_converse(request(REQUESTS[name]), model_id=HAIKU)
+    report = ParamValidator().validate(call.with_limit(10) | {"modelId": HAIKU}, converse_shape)
+    assert not report.has_errors(), report.generate_report()
+
+
+def body(name, model_id=HAIKU):
+    return to_converse(request(REQUESTS[name]), model_id=model_id).with_limit(10)
+
+
+def test_turns_alternate_and_results_are_the_users():
+    for name in REQUESTS:
+        roles = [turn["role"] for turn in body(name)["messages"]]
+        assert roles[::2] == ["user"] * len(roles[::2])
+        assert roles[1::2] == ["assistant"] * len(roles[1::2])
+    last = body("results")["messages"][-1]["content"]
+    assert [next(iter(block)) for block in last] == ["toolResult", "text"]
+
+
+def test_the_newest_claude_models_get_no_sampling_parameters_and_the_caller_hears_it():
+    old = to_converse(request(REQUESTS["sampling"]), model_id=HAIKU)
+    new = to_converse(request(REQUESTS["sampling"]), model_id=f"global.{NEWEST}")
+    assert old.body["inferenceConfig"] == {"temperature": 0.2, "topP": 0.9, "stopSequences": ["END"]}
+    assert old.dropped == ()
+    assert new.body["inferenceConfig"] == {"stopSequences": ["END"]}
+    assert new.dropped == ("temperature", "top_p")
+
+
+def test_what_has_no_effect_is_named():
+    given_ones = {"seed": 1, "logit_bias": {"1": 2}, "parallel_tool_calls": False, "user": "ann", "store": False}
+    call = to_converse(request(REQUESTS["plain"] | given_ones), model_id=HAIKU)
+    assert set(call.dropped) == {"seed", "logit_bias", "parallel_tool_calls"}
+
+
+def test_a_json_answer_is_a_forced_tool_and_with_tools_of_the_caller_any_of_them():
+    assert body("json")["toolConfig"]["toolChoice"] == {"tool": {"name": ANSWER_TOOL}}
+    assert body("json and tools")["toolConfig"]["toolChoice"] == {"any": {}}
+
+
+def image(url):
+    return {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}
+
+
+BROKEN_CALL = CALLED | {"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{"}}]}
+
+
+@pytest.mark.parametrize(
+    ("flaw", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "user", "content": " "}]}, "messages.0.content"),
+        ({"messages": [{"role": "assistant", "content": "Hi."}]}, "messages"),
+        ({"messages": [{"role": "king", "content": "Hi."}]}, "messages.0"),
+        ({"messages": [USER], "max_token": 5}, "max_token"),
+        ({"messages": [USER], "n": 2}, "n"),
+        ({"messages": [USER], "max_tokens": 0}, "max_tokens"),
+        ({"messages": [USER], "temperature": 3}, "temperature"),
+        ({"messages": [image("http://a/b.png")]}, "messages.0.content.0"),
+        ({"messages": [image("data:image/tiff;base64,QUJD")]}, "messages.0.content.0"),
+        ({"messages": [USER, BROKEN_CALL]}, "messages.1.tool_calls.0.function.arguments"),
+    ],
+)
+def test_a_flaw_is_refused_by_the_name_of_its_field(flaw, param):
+    with pytest.raises(InvalidRequestError) as caught:
+        to_converse(request(flaw), model_id=HAIKU)
+    assert caught.value.param == param
+    assert param in caught.value.message
+
+
+@given(st.text(min_size=1).filter(str.strip), st.text())
+def test_the_bound_of_the_input_is_never_below_its_bytes(text, system):
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": text}]
+    call = to_converse(request({"messages": messages}), model_id=HAIKU)
+    assert bounds.input_tokens(call.body) >= len(text.encode()) + len(system.strip().encode())
+
+
+def test_media_are_bounded_by_what_they_become_not_by_their_encoding():
+    assert bounds.input_tokens(body("parts")) >= 5_000
+    assert bounds.input_tokens(body("document")) >= 600_000
+    image = {"image": {"format": "png", "source": {"bytes": "A" * 4_000_000}}}
+    assert bounds.input_tokens({"messages": [{"role": "user", "content": [image]}]}) < 6_000
+
+
+def spoken(stream):
+    buffer = EventStreamBuffer()
+    buffer.add_data(stream)
+    return [(message.headers[":event-type"], json.loads(message.payload)) for message in buffer]
+
+
+def test_every_recorded_answer_becomes_a_completion(recorded_answers):
+    for name, reply in recorded_answers:
+        usage = usage_of(tokens_of(reply["usage"]), 1)
+        made = completion(Heading.new("m"), reply, json_answer=False, usage=usage)
+        parsed = ChatCompletion.model_validate(made)
+        texts = [block["text"] for block in reply["output"]["message"]["content"] if "text" in block]
+        calls = [block for block in reply["output"]["message"]["content"] if "toolUse" in block]
+        assert (parsed.choices[0].message.content or "") == "".join(texts), name
+        assert len(parsed.choices[0].message.tool_calls or ()) == len(calls), name
+        assert parsed.choices[0].finish_reason in {"stop", "length", "tool_calls", "content_filter"}, name
+        assert parsed.usage.total_tokens == reply["usage"]["totalTokens"], name
+
+
+def test_every_recorded_stream_becomes_chunks_that_say_the_same(recorded_streams):
+    for name, stream in recorded_streams:
+        maker, chunks = ChunkMaker(Heading.new("m"), json_answer=False), []
+        events = spoken(stream)
+        for event, payload in events:
+            chunks += [ChatCompletionChunk.model_validate(chunk) for chunk in maker.chunks(event, payload)]
+        deltas = [payload["delta"] for event, payload in events if event == "contentBlockDelta"]
+        said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+        assert said == "".join(delta.get("text", "") for delta in deltas), name
+        calls = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
+        arguments = "".join(call.function.arguments or "" for call in calls)
+        assert arguments == "".join(delta.get("toolUse", {}).get("input", "") for delta in deltas), name
+        assert maker.tokens is not None, name
+        assert len(maker.last) == 1, name
+        assert ChatCompletionChunk.model_validate(maker.last[0]).choices[0].finish_reason, name
+        assert maker.output_bytes >= len(said.encode()) + len(arguments.encode()), name
