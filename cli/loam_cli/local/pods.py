@@ -90,7 +90,7 @@ class Planner:
         rewrite = _Rewrite({mounts[name]: volume.folder for name, volume in volumes.items() if name in mounts})
         port = self._port(ref, container)
         return PodPlan(
-            command=tuple(rewrite(part) for part in self._command(container)),
+            command=self._command(container, rewrite),
             env=self._environment(ref, container, rewrite) | self._local_address(port),
             volumes=tuple(volumes.values()),
             port=port,
@@ -98,13 +98,14 @@ class Planner:
             template=json.dumps(template, sort_keys=True),
         )
 
-    def _command(self, container: Manifest) -> tuple[str, ...]:
+    def _command(self, container: Manifest, rewrite: "_Rewrite") -> tuple[str, ...]:
         module = self.modules.get(container["image"])
         if module is None:
             raise NotRunnableLocallyError(f"{container['image']} is no image of Loam's, and needs a container engine")
         command = container.get("command") or ["python", "-m", module]
-        command = [*command, *container.get("args", ())]
-        return (sys.executable, *command[1:]) if re.fullmatch(r"python[0-9.]*", command[0]) else tuple(command)
+        program, *arguments = [rewrite(part) for part in (*command, *container.get("args", ()))]
+        # Our own Python is a path of this machine already, and is never rewritten: it may lie below /tmp.
+        return (sys.executable if re.fullmatch(r"python[0-9.]*", program) else program, *arguments)
 
     def _environment(self, ref: Ref, container: Manifest, rewrite: "_Rewrite") -> dict[str, str]:
         env = dict(self.base_env)
