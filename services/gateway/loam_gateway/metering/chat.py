@@ -67,9 +67,7 @@ async def complete(deps: State, order: Order, request: ChatRequest) -> Answer:
             return Answer.unsealed(deps.vault, replayed.answer)
 
 
-async def _complete_with_any(
-    deps: State, order: Order, request: ChatRequest, first: _Call, permit: Permit
-) -> Answer:
+async def _complete_with_any(deps: State, order: Order, request: ChatRequest, first: _Call, permit: Permit) -> Answer:
     failure: BedrockError | None = None
     for call in _calls(order, request, first):
         try:

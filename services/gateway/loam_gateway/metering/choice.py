@@ -1,5 +1,7 @@
 """Which models may serve a call: the one that was named, then its fallbacks, as far as the tenant may use them."""
 
+from collections.abc import Iterable
+
 from loam_gateway.directory.cache import Directory
 from loam_gateway.directory.model import Model, Tenant
 from loam_gateway.metering.pricing import PriceList
@@ -8,7 +10,9 @@ from loam_shared.errors import ForbiddenError, InvalidRequestError, ModelNotPric
 SERVED_PROVIDERS = frozenset({"Bedrock"})
 
 
-async def models_for(directory: Directory, tenant: Tenant, name: str, capability: str) -> tuple[Model, ...]:
+async def models_for(
+    directory: Directory, tenant: Tenant, name: str, capabilities: tuple[str, ...]
+) -> tuple[Model, ...]:
     """The models to try in order, all callable.
 
     Raises NotFoundError, ForbiddenError, InvalidRequestError or ModelNotPricedError for the one that was named; a
@@ -20,9 +24,18 @@ async def models_for(directory: Directory, tenant: Tenant, name: str, capability
     if name not in tenant.models:
         raise ForbiddenError(f'the tenant {tenant.name} may not use the model "{name}"', param="model")
     prices_of(named)
-    _check_callable(named, capability)
+    _check_callable(named, capabilities)
     fallbacks = [await directory.model(other) for other in named.fallbacks if other in tenant.models]
-    return (named, *(model for model in fallbacks if model and _can_serve(model, capability)))
+    return (named, *(model for model in fallbacks if model and _can_serve(model, capabilities)))
+
+
+async def cheapest(directory: Directory, tenant: Tenant, capability: str) -> Model:
+    """The model of the tenant with the lowest prices of those that can do it. Raises NotFoundError."""
+    known = [await directory.model(name) for name in sorted(tenant.models)]
+    able = [model for model in known if model and _can_serve(model, (capability,))]
+    if not able:
+        raise NotFoundError(f"the tenant {tenant.name} has no model with the capability {capability}", param="model")
+    return min(able, key=lambda model: prices_of(model).base.input + prices_of(model).base.output)
 
 
 def prices_of(model: Model) -> PriceList:
@@ -32,9 +45,9 @@ def prices_of(model: Model) -> PriceList:
     return model.prices
 
 
-def _check_callable(model: Model, capability: str) -> None:
-    if capability not in model.capabilities:
-        raise InvalidRequestError(f'the model "{model.name}" cannot do this: it lacks {capability}', param="model")
+def _check_callable(model: Model, capabilities: tuple[str, ...]) -> None:
+    if missing := [capability for capability in capabilities if capability not in model.capabilities]:
+        raise InvalidRequestError(f'the model "{model.name}" cannot do this: it lacks {missing[0]}', param="model")
     if model.provider not in SERVED_PROVIDERS:
         raise InvalidRequestError(
             f'the model "{model.name}" is served by {model.provider}, which this version does not call yet',
@@ -42,5 +55,6 @@ def _check_callable(model: Model, capability: str) -> None:
         )
 
 
-def _can_serve(model: Model, capability: str) -> bool:
-    return model.prices is not None and capability in model.capabilities and model.provider in SERVED_PROVIDERS
+def _can_serve(model: Model, capabilities: Iterable[str]) -> bool:
+    able = model.capabilities.issuperset(capabilities)
+    return able and model.prices is not None and model.provider in SERVED_PROVIDERS

@@ -16,13 +16,15 @@ from loam_shared.http import request_id_of
 _LONGEST_KEY = 255
 
 
-async def order_of(deps: State, request: Request, caller: Principal, *, model: str, capability: str) -> Order:
+async def order_of(
+    deps: State, request: Request, caller: Principal, *, model: str, capabilities: tuple[str, ...]
+) -> Order:
     """The order for `model` in `request`. Raises LoamError where the caller may not have it."""
     tenant = await tenant_of(caller, deps)
     return Order(
         caller=caller,
         tenant=tenant,
-        models=await models_for(deps.directory, tenant, model, capability),
+        models=await models_for(deps.directory, tenant, model, capabilities),
         request_id=request_id_of(request),
         claim=await claim_of(request),
     )

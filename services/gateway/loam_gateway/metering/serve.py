@@ -3,7 +3,7 @@
 from fastapi import Request, Response
 
 from loam_gateway.completions.embeddings import EmbeddingRequest
-from loam_gateway.completions.request import ChatRequest, parse
+from loam_gateway.completions.request import ChatRequest, TextFormat, parse
 from loam_gateway.directory.model import Principal
 from loam_gateway.metering.answers import Answer
 from loam_gateway.metering.charge import Replayed
@@ -18,7 +18,7 @@ from loam_gateway.state import State
 async def serve_chat(deps: State, request: Request, caller: Principal) -> Response:
     """A chat completion, plain or streamed. Raises LoamError."""
     body = parse(ChatRequest, await request.body())
-    order = await order_of(deps, request, caller, model=body.model, capability="Stream" if body.stream else "Chat")
+    order = await order_of(deps, request, caller, model=body.model, capabilities=needs(body))
     if body.stream:
         return await _stream(deps, order, body)
     return respond(await complete(deps, order, body))
@@ -27,8 +27,14 @@ async def serve_chat(deps: State, request: Request, caller: Principal) -> Respon
 async def serve_embeddings(deps: State, request: Request, caller: Principal) -> Response:
     """Embeddings. Raises LoamError."""
     body = parse(EmbeddingRequest, await request.body())
-    order = await order_of(deps, request, caller, model=body.model, capability="Embed")
+    order = await order_of(deps, request, caller, model=body.model, capabilities=("Embed",))
     return respond(await embed(deps, order, body))
+
+
+def needs(body: ChatRequest) -> tuple[str, ...]:
+    """What a model must be capable of for this request; a JSON answer comes through a tool."""
+    tools = body.tools or not isinstance(body.response_format, TextFormat | None)
+    return ("Chat", *(("Stream",) if body.stream else ()), *(("Tools",) if tools else ()))
 
 
 async def _stream(deps: State, order: Order, body: ChatRequest) -> Response:

@@ -1,6 +1,6 @@
 """Routes of the public listener: callers' API keys open it, and the tenant comes from the key alone."""
 
 from loam_gateway.pipelines.routes_public import router as pipelines
-from loam_gateway.public import ai, health, keys, usage
+from loam_gateway.public import ai, health, keys, simple, usage
 
-ROUTERS = (ai.router, pipelines, keys.router, usage.router, health.router)
+ROUTERS = (ai.router, simple.router, pipelines, keys.router, usage.router, health.router)
