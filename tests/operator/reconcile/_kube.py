@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 
 from loam_operator.adapters.api import Api
+from loam_operator.api.v1alpha1 import KINDS
 from loam_operator.cluster import Ref
-from loam_operator.kinds import ALL, MADE, NAMESPACE, OURS, PER_NAMESPACE
+from loam_operator.kinds import ALL, MADE, NAMESPACE, PER_NAMESPACE
 from loam_shared.errors import ConflictError, NotFoundError
 
 Manifest = dict[str, Any]
@@ -60,14 +61,14 @@ class Kube:
         answer = await self.api.request("GET", found.path(namespace))
         return [{"apiVersion": found.api_version, "kind": kind} | item for item in answer["items"]]
 
-    async def everything(self, namespace: str) -> dict[Ref, Manifest]:
-        """The namespace, all that the operator made in it, and all objects of ours anywhere."""
+    async def everything(self, namespace: str, kinds: Iterable[str] = tuple(KINDS)) -> dict[Ref, Manifest]:
+        """The namespace, all that the operator made in it, and all objects of our `kinds` anywhere."""
         found: list[Manifest] = []
         for kind in (*MADE, *PER_NAMESPACE):
             labelled = await self.list(kind.kind, namespace)
             found += [m for m in labelled if m["metadata"].get("labels", {}).get("loam.dev/tenant")]
-        for kind in OURS:
-            found += await self.list(kind.kind)
+        for kind in kinds:
+            found += await self.list(kind)
         live = await self.get(Ref(NAMESPACE.api_version, NAMESPACE.kind, namespace))
         return {Ref.of(manifest): manifest for manifest in [*found, *([live] if live else [])]}
 

@@ -291,11 +291,15 @@ async def is_gone(kube: Kube, ref: Ref) -> bool:
 async def test_a_suspended_tenant_runs_nothing_and_keeps_everything(acme: Kube, gateway) -> None:
     await acme.edit(TENANT, {"spec": {"suspended": True}})
     await until(lambda: replicas_are(acme, {0}), "all Deployments are scaled to zero")
-    assert await acme.condition(TENANT) == ("False", "Suspended")
+    await until(lambda: is_suspended(acme), "the status says so")
     assert gateway.answer(await key_of(acme)) == 403
     await acme.edit(TENANT, {"spec": {"suspended": False}})
     await until(lambda: replicas_are(acme, {1}), "all Deployments are back")
     await settled(acme)
+
+
+async def is_suspended(kube: Kube) -> bool:
+    return await kube.condition(TENANT) == ("False", "Suspended")
 
 
 async def replicas_are(kube: Kube, wanted: set[int]) -> bool:

@@ -1,0 +1,1 @@
+"""Outside systems: the Kubernetes API and the gateway, each reached through its own module."""

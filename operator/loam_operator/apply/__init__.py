@@ -1,0 +1,1 @@
+"""Writing: what was rendered, statuses, finalizers, and what the gateway is told."""

@@ -1,0 +1,1 @@
+"""Deciding from what was seen: named checks with reasons. No client, no clock."""

@@ -1,0 +1,1 @@
+"""kopf, which watches our own kinds and passes on what it sees."""

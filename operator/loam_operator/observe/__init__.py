@@ -1,0 +1,1 @@
+"""Reading everything that one object depends on from the cache, in one go."""
