@@ -134,7 +134,7 @@ async def test_a_caller_that_gives_up_while_the_commit_is_in_doubt_leaves_nothin
     customer, open_ledger, postgres, database_url
 ):
     async with Wire(postgres.port) as wire:
-        ledger = await open_ledger(database_url.replace(str(postgres.port), str(wire.port)), patience=0.3)
+        ledger = await open_ledger(database_url.replace(str(postgres.port), str(wire.port)), patience=1)
         await ledger.hold(customer.request(0))
         wire.cut("answer")
         wire.down = True

@@ -25,11 +25,10 @@ async def empty_database(postgres):
 
 
 async def test_two_migrations_at_once_are_one(empty_database):
-    environment = os.environ | {"LOAM_DATABASE_URL": empty_database}
+    program = f"from loam_gateway.migrations import upgrade; upgrade({empty_database!r})"
     commands = [
         await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "error", "-m", "loam_gateway", "migrate"),
-            env=environment,
+            *(sys.executable, "-W", "error", "-c", program),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )

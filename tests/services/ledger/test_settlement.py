@@ -111,6 +111,37 @@ async def test_a_hold_that_expires_is_posted_whole_and_marked_estimated(customer
     assert (account.held_nanos, account.posted_nanos) == (0, 100)
 
 
+async def test_the_reaper_leaves_alone_what_is_alive_beside_what_expired(customer, ledger):
+    lifetimes = [0, 600, 0, 600]
+    holds = [await ledger.hold(customer.request(100, lifetime_seconds=seconds)) for seconds in lifetimes]
+    assert await ledger.reap() == 2
+    account = await customer.account()
+    assert (account.held_nanos, account.posted_nanos) == (200, 200)
+    assert [(await ledger.settle(granted(hold), paid(1))).cost_nanos for hold in holds] == [100, 1, 100, 1]
+
+
+async def test_a_hold_that_is_renewed_while_the_reaper_waits_for_its_accounts_lives_on(customer, ledger, open_ledger):
+    reaper = await open_ledger()
+    hold = granted(await ledger.hold(customer.request(100, lifetime_seconds=0)))
+    async with customer.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM accounts WHERE tenant = $1 FOR UPDATE", customer.name)
+        reaping = asyncio.create_task(reaper.reap())
+        async with asyncio.timeout(5):
+            while not await customer.pool.fetchval(_REAPER_WAITS):  # noqa: ASYNC110 - another process decides
+                await asyncio.sleep(0.01)
+        await ledger.renew(replace(hold, request=replace(hold.request, lifetime_seconds=600)))
+    assert await reaping == 0
+    assert (await ledger.settle(hold, paid(1))).cost_nanos == 1
+
+
+_REAPER_WAITS = """
+SELECT EXISTS (
+    SELECT FROM pg_stat_activity
+    WHERE wait_event_type = 'Lock' AND query LIKE '%ledger_reap%' AND datname = current_database()
+)
+"""
+
+
 async def test_a_settlement_that_comes_after_the_reaper_is_told_what_was_posted(customer, ledger):
     hold = granted(await ledger.hold(customer.request(100, lifetime_seconds=0)))
     await ledger.reap()
