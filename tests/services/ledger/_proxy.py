@@ -41,6 +41,11 @@ class Wire:
         """Break the connection that next has bytes in this direction; they are lost."""
         self._armed = direction
 
+    def cut_all(self) -> None:
+        """Break every connection at once; what the server has not read yet, it will still read."""
+        for task in list(self._tasks):
+            task.cancel()
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None

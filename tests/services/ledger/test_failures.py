@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -149,30 +150,36 @@ async def test_a_caller_that_gives_up_while_the_commit_is_in_doubt_leaves_nothin
         await ledger.close()
 
 
-async def test_a_batch_that_is_still_running_when_the_wire_breaks_is_ended_before_it_is_repeated(
+async def test_a_batch_that_is_still_running_when_the_wire_breaks_is_over_before_anything_else_is_done(
     customer, open_ledger, postgres, database_url
 ):
     """Otherwise it might take its hold after that was given up, and nobody would ever settle it."""
     async with Wire(postgres.port) as wire:
         ledger = await open_ledger(database_url.replace(str(postgres.port), str(wire.port)))
         await ledger.hold(customer.request(0))
-        async with customer.pool.acquire() as blocker, blocker.transaction():
-            await blocker.execute("SELECT FROM accounts WHERE tenant = $1 FOR UPDATE", customer.name)
+        backend = await customer.pool.fetchval(_LAST_TURN)
+        os.kill(backend, signal.SIGSTOP)
+        try:
             caller = asyncio.create_task(ledger.hold(customer.request(100)))
-            async with asyncio.timeout(5):
-                while not await customer.pool.fetchval(_WAITING):  # noqa: ASYNC110 - another process decides
-                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
             caller.cancel()
-            wire.cut("answer")
-            await customer.pool.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE " + _IS_WAITING)
-            await asyncio.wait([caller])
+            wire.cut_all()
+            await asyncio.sleep(0.5)
+        finally:
+            os.kill(backend, signal.SIGCONT)
         await ledger.hold(customer.request(0))
+        async with asyncio.timeout(5):
+            while await customer.pool.fetchval(_IS_ALIVE, backend):  # noqa: ASYNC110 - another process decides
+                await asyncio.sleep(0.01)
         assert (await customer.account()).held_nanos == 0
         await ledger.close()
 
 
-_IS_WAITING = "wait_event_type = 'Lock' AND query LIKE '%ledger_turn%' AND datname = current_database()"
-_WAITING = f"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE {_IS_WAITING})"
+_LAST_TURN = """
+SELECT pid FROM pg_stat_activity
+WHERE query LIKE '%ledger_turn%' AND datname = current_database() AND pid <> pg_backend_pid()
+"""
+_IS_ALIVE = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)"
 
 
 async def test_a_restart_of_postgres_under_load_loses_nothing_and_refuses_nobody(

@@ -159,8 +159,8 @@ class Batcher:
 
     async def _end_earlier(self, connection: Connection) -> None:
         """End the backend of a connection that broke: it has then committed its batch or never will."""
-        if self._backend is not None:
-            await connection.execute(_END_BACKEND, *self._backend)
+        if self._backend is not None and await connection.fetchval(_END_BACKEND, *self._backend) is False:
+            raise TimeoutError("the backend of the connection that broke is still at work")
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -178,7 +178,7 @@ class Batcher:
 
 _BACKEND = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 _END_BACKEND = """
-SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2
+SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2
 """
 
 
