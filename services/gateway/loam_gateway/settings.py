@@ -58,5 +58,4 @@ class Settings(DatabaseSettings):
     """How long connecting to the provider may take."""
     provider_read_timeout: float = Field(default=120, gt=0)
     """How long the provider may stay silent."""
-    request_timeout: float = Field(default=600, gt=0)
     """How long a call may take in all."""

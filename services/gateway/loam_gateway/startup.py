@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
@@ -23,6 +24,7 @@ from loam_gateway.pipelines import room as pipelines
 from loam_gateway.settings import Settings
 from loam_gateway.state import Runtime, State
 from loam_gateway.vault import Vault, VaultError
+from loam_shared.errors import UnavailableError
 
 _log = structlog.get_logger()
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
@@ -41,10 +43,9 @@ async def connected(runtime: Runtime, stop: asyncio.Event) -> AsyncIterator[None
     """
     secrets = _Secrets(runtime.settings)
     async with contextlib.AsyncExitStack() as stack:
-        pool = await _pool_when_up(runtime, stop)
-        if pool is not None:
-            stack.push_async_callback(pool.close)
-            runtime.state = await _opened(runtime, secrets, pool, stack)
+        database = await _database_when_up(runtime, stop, stack)
+        if database is not None:
+            runtime.state = await _opened(runtime, secrets, database, stack)
             _log.info("ready", host=runtime.settings.host, port=runtime.settings.public_port)
         try:
             yield
@@ -52,14 +53,13 @@ async def connected(runtime: Runtime, stop: asyncio.Event) -> AsyncIterator[None
             runtime.state, runtime.reason = None, "it is shutting down"
 
 
-async def _opened(runtime: Runtime, secrets: "_Secrets", pool: Pool, stack: contextlib.AsyncExitStack) -> State:
-    settings, metrics, enter = runtime.settings, runtime.metrics, stack.enter_async_context
+async def _opened(
+    runtime: Runtime, secrets: "_Secrets", database: "_Database", stack: contextlib.AsyncExitStack
+) -> State:
+    settings, metrics, pool, enter = runtime.settings, runtime.metrics, database.pool, stack.enter_async_context
     bedrock = await enter(
         Bedrock.open(connect_timeout=settings.provider_connect_timeout, read_timeout=settings.provider_read_timeout)
     )
-    ledger = Ledger(pool)
-    await ledger.start()
-    stack.push_async_callback(ledger.close)
     store = await enter(storage.opened(settings, pool, secrets.vault))
     return State(
         settings=settings,
@@ -68,7 +68,7 @@ async def _opened(runtime: Runtime, secrets: "_Secrets", pool: Pool, stack: cont
         signing_key=secrets.signing_key,
         admin_token=secrets.admin_token,
         directory=await enter(directory.opened(pool, secrets.vault, settings.database_url)),
-        ledger=ledger,
+        ledger=database.ledger,
         limits=await enter(RateLimits.open(settings.redis_url)),
         provider=Provider(bedrock, metrics, bedrock.default_region() or _DEFAULT_REGION),
         storage=store,
@@ -77,21 +77,43 @@ async def _opened(runtime: Runtime, secrets: "_Secrets", pool: Pool, stack: cont
     )
 
 
-async def _pool_when_up(runtime: Runtime, stop: asyncio.Event) -> Pool | None:
-    loop, settings = asyncio.get_running_loop(), runtime.settings
-    deadline, pause = loop.time() + settings.startup_timeout, _FIRST_PAUSE
+@dataclass(frozen=True, slots=True)
+class _Database:
+    """PostgreSQL that answers, and the ledger in it."""
+
+    pool: Pool
+    ledger: Ledger
+
+
+async def _database_when_up(
+    runtime: Runtime, stop: asyncio.Event, stack: contextlib.AsyncExitStack
+) -> _Database | None:
+    """The database once it answers and is migrated; None when `stop` comes first. Raises StartupError."""
+    loop, patience = asyncio.get_running_loop(), runtime.settings.startup_timeout
+    deadline, pause = loop.time() + patience, _FIRST_PAUSE
     while not stop.is_set():
         try:
-            return await postgres.connect(settings.database_url, settings.database_connections)
+            return await _database(runtime.settings, stack)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            runtime.reason = f"PostgreSQL does not answer ({error})"
-            if loop.time() + pause > deadline:
-                raise StartupError(f"{runtime.reason}; gave up after {settings.startup_timeout:g} s") from error
-            _log.warning("waiting for PostgreSQL", reason=str(error), retry_in=pause)
+            runtime.reason = f"PostgreSQL does not answer ({error or 'it took too long'})"
+        except UnavailableError as error:
+            runtime.reason = error.message
+        if loop.time() + pause > deadline:
+            raise StartupError(f"{runtime.reason}; gave up after {patience:g} s")
+        _log.warning("waiting", reason=runtime.reason, retry_in=pause)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
     return None
+
+
+async def _database(settings: Settings, stack: contextlib.AsyncExitStack) -> _Database:
+    async with contextlib.AsyncExitStack() as attempt:
+        pool = await postgres.connect(settings.database_url, settings.database_connections)
+        attempt.push_async_callback(pool.close)
+        ledger = await attempt.enter_async_context(Ledger(pool))
+        stack.push_async_exit(attempt.pop_all())
+        return _Database(pool, ledger)
 
 
 class _Secrets:

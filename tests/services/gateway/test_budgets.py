@@ -257,3 +257,13 @@ def test_usage_adds_up_by_model_and_user(tenant):
     }
     (total,) = tenant.http().get("/v1/usage").json()["rows"]
     assert sum(parse_usd(row["costUsd"]) for row in rows) == parse_usd(total["costUsd"]) > 0
+
+
+def test_a_tenant_with_a_bedrock_key_of_its_own_pays_nothing_here(tenant, query):
+    own = [{"provider": "Bedrock", "secret": "bedrock-api-key-of-the-tenant"}]
+    tenant.put(budget={"monthlyUsd": "0"}, providerCredentials=own)
+    answer = tenant.client().chat.completions.with_raw_response.create(model="haiku", messages=say("hello"))
+    assert answer.headers["x-loam-cost-usd"] == "0"
+    (entry,) = query(ENTRIES, tenant.name)
+    assert (entry["held"], entry["cost"]) == (0, 0)
+    assert entry["output_tokens"] > 0

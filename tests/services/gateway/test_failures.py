@@ -42,9 +42,10 @@ def _status(url):
 
 def test_a_database_that_was_not_migrated_is_said_in_one_sentence(folder, servers, postgres):
     bare = Servers(postgres.url("template1"), servers.redis_url, servers.s3_endpoint, servers.bedrock_url)
-    with GatewayProcess(folder, bare).popen() as process:
+    with GatewayProcess(folder, bare).popen(LOAM_STARTUP_TIMEOUT="1") as process:
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
+    assert errors.splitlines()[-1].startswith("loam-gateway: ")
     assert "python -m loam_gateway migrate" in errors.splitlines()[-1]
 
 

@@ -19,9 +19,12 @@ from loam_shared.money import NANOS_PER_USD, price_of
 
 LIFETIME_SECONDS = 60.0
 _RENEW_SECONDS = 20.0
+# No call lasts longer, however patient everyone is.
+LONGEST_SECONDS = 600.0
 # The call is cut this long before its hold would expire, so that the settlement still finds the hold.
 _MARGIN_SECONDS = 10.0
 
+_TOO_LONG = f"the call took longer than {LONGEST_SECONDS:g} s, or its hold on the budget could not be kept"
 _log = structlog.get_logger()
 _Result = TypeVar("_Result")
 
@@ -177,12 +180,13 @@ async def _kept(ledger: Ledger, hold: Hold) -> AsyncIterator[None]:
                 for renewal in renewals:
                     renewal.cancel()
     except TimeoutError as error:
-        raise DeadlineExceededError("the ledger could not be reached to keep the budget's hold") from error
+        raise DeadlineExceededError(_TOO_LONG) from error
 
 
 async def _renew(ledger: Ledger, hold: Hold, limit: asyncio.Timeout) -> None:
     loop = asyncio.get_running_loop()
-    while True:
+    end = loop.time() + LONGEST_SECONDS - _RENEW_SECONDS
+    while loop.time() < end:
         try:
             asked_at = loop.time()
             await ledger.renew(hold)

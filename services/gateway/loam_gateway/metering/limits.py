@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from loam_gateway.adapters.redis import Ask, RateLimits, RedisUnavailableError
 from loam_gateway.directory.model import Principal, Tenant
+from loam_gateway.metering.charge import LONGEST_SECONDS
 from loam_gateway.metrics import Metrics
 from loam_shared.errors import RateLimitedError
 
@@ -15,7 +16,8 @@ _WORDS = {
     "tokensPerMinute": "tokens per minute",
     "concurrentRequests": "requests at once",
 }
-_LEASE_SECONDS = 660
+# A gateway that dies gives its places back only when their leases end.
+_LEASE_SECONDS = round(LONGEST_SECONDS) + 60
 
 
 @dataclass(slots=True)
