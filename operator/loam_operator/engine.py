@@ -56,7 +56,8 @@ class Engine:
         self._cluster, self._gateway, self._settings = cluster, gateway, settings
         self._queue: WorkQueue[Ref] = WorkQueue(time.monotonic)
         self._known: dict[Ref, tuple[object, ...]] = {}
-        pushes = Pushes(gateway, settings.resync_seconds, time.monotonic)
+        # Less than the time between two looks around, so that each of them tells the gateway again.
+        pushes = Pushes(gateway, settings.resync_seconds / 2, time.monotonic)
         self.context = Context(cluster, pushes, settings.platform, clock)
 
     async def run(self) -> None:
@@ -97,6 +98,9 @@ class Engine:
             except LoamError as error:
                 pause = self._queue.failed(ref)
                 log.warning("could not reconcile", object=str(ref), error=error.message, again_in=pause)
+            except Exception:
+                # One object that trips over a mistake of ours must not stop all others.
+                log.exception("failed unexpectedly", object=str(ref), again_in=self._queue.failed(ref))
             else:
                 self._settle(ref, outcome)
 

@@ -11,7 +11,7 @@ from loam_operator.cluster import Manifest, Ref
 from loam_operator.decide import pipeline as decide
 from loam_operator.decide.facts import Fact, conditions, fails, holds, ready
 from loam_operator.keys import StoredKey, stored
-from loam_operator.names import RETRIEVAL, key_secret
+from loam_operator.names import RETRIEVAL, SERVICE_PORT, key_secret
 from loam_operator.observe.pipeline import observe
 from loam_operator.observe.world import secret
 from loam_operator.reconcile.context import DONE, RETRY, Context, Outcome, reason_of
@@ -46,7 +46,7 @@ async def reconcile(context: Context, ref: Ref) -> Outcome:
 async def _serve(context: Context, seen: SeenPipeline, tenant: str) -> tuple[PipelineState | None, Fact]:
     try:
         key_manifest = await _give_key(context, seen, tenant)
-        url = context.cluster.url(render.service_ref(seen.pipeline), 8080)
+        url = context.cluster.url(render.service_ref(seen.pipeline), SERVICE_PORT)
         state = await context.pushes.pipeline(tenant, seen.pipeline.metadata.name, render.put(seen.pipeline, url))
         live_key = secret(context.cluster, key_secret(seen.pipeline.metadata.name), seen.pipeline.metadata.namespace)
         manifests = render.render(replace(seen, key_secret=live_key), tenant, context.platform)

@@ -78,14 +78,24 @@ async def _finalize(context: Context, seen: SeenTenant) -> Outcome:
     if not await context.cluster.kind_is_going(tenant.kind):
         if await _is_inhabited(context, seen):
             return _SOON
-        policy = tenant.spec.storage.deletion_policy
-        if not await context.pushes.gateway.delete_tenant(tenant.metadata.name, tenant.metadata.uid, policy):
+        if not await _is_purged(context, seen):
             return _SOON
         context.pushes.forget("tenant", tenant.metadata.name)
         if await _has_place(context, seen):
             return _SOON
     await status.release(context.cluster, tenant)
     return DONE
+
+
+async def _is_purged(context: Context, seen: SeenTenant) -> bool:
+    """Ask the gateway to end the tenant; True once it has. What keeps it from that is said in the status."""
+    metadata, policy = seen.tenant.metadata, seen.tenant.spec.storage.deletion_policy
+    try:
+        return await context.pushes.gateway.delete_tenant(metadata.name, metadata.uid, policy)
+    except LoamError as error:
+        waiting = fails("GatewayReady", reason_of(error), error.message)
+        await _report(context, seen, None, [decide.namespace(seen, context.platform), waiting])
+        raise
 
 
 async def _is_inhabited(context: Context, seen: SeenTenant) -> bool:

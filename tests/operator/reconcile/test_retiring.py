@@ -7,7 +7,7 @@ import yaml
 
 from loam_operator.cluster import Ref
 from loam_operator.kinds import DEFINITION
-from loam_shared.errors import NotFoundError
+from loam_shared.errors import NotFoundError, UnavailableError
 
 from ._kube import Kube, ours, until
 
@@ -39,7 +39,9 @@ async def test_while_a_definition_is_removed_finalizers_are_dropped_and_nothing_
     await admin.apply(yaml.safe_load(FILE.read_text()))
     await until(lambda: is_served(admin), "the definition is back")
     await admin.apply(TENANT)
-    await until(is_ready, "a Tenant that comes back is ready", 40)
+    await until(lambda: is_refused(admin), "a Tenant with another uid does not get the old one's data")
+    await admin.edit(ours("Tenant", "kept"), {"metadata": {"annotations": {"loam.dev/adopt": "true"}}})
+    await until(is_ready, "it does once it asks for it")
 
 
 async def made(kube: Kube) -> set[Ref]:
@@ -52,9 +54,13 @@ async def is_gone(kube: Kube) -> bool:
     return await kube.get(CRD) is None
 
 
+async def is_refused(kube: Kube) -> bool:
+    return await kube.condition(ours("Tenant", "kept")) == ("False", "Conflict")
+
+
 async def is_served(kube: Kube) -> bool:
     try:
         await kube.list("Tenant")
-    except NotFoundError:
+    except (NotFoundError, UnavailableError):
         return False
     return True
