@@ -11,7 +11,7 @@ from loam_cli.console import out
 from loam_shared.contracts.retrieval import Citation, Usage
 from loam_shared.money import parse_usd
 
-_LAST_MARKER = re.compile(r"\[\d+\]\s*$")
+_MARKER = re.compile(r"\s*\[\d+\]\s*")
 
 
 @dataclass
@@ -21,8 +21,14 @@ class Answer:
     text: str = ""
     citations: list[Citation] = field(default_factory=list)
     markers: list[str] = field(default_factory=list)
-    """For each citation, the mark in the text that it belongs to, such as ``[1]``; empty when there is none."""
+    """For each citation, the mark in the text that it belongs to, such as ``[1]``."""
     usage: Usage = field(default_factory=Usage)
+
+    def hear(self, text: str) -> None:
+        """Take in a piece of the text; a mark follows the citations that it stands for."""
+        self.text += text
+        if _MARKER.fullmatch(text):
+            self.markers += [text.strip()] * (len(self.citations) - len(self.markers))
 
     def to_json(self) -> dict[str, Any]:
         """The answer for machines, shaped as the API does."""
@@ -38,13 +44,12 @@ async def answered(
     async for event in gateway.chat(pipeline, [{"role": "user", "content": question}], session):
         match event.event:
             case "token":
-                answer.text += event.data["text"]
+                answer.hear(event.data["text"])
                 if aloud:
                     out.print(event.data["text"], end="", markup=False)
                     out.file.flush()
             case "citation":
                 answer.citations.append(Citation.model_validate(event.data))
-                answer.markers.append("".join(_LAST_MARKER.findall(answer.text)))
             case "usage":
                 answer.usage = Usage.model_validate(event.data)
     if aloud:
@@ -55,7 +60,8 @@ async def answered(
 def print_sources(answer: Answer) -> None:
     """Each source once, with the mark that the answer gives it and the first thing that was quoted from it."""
     seen = set()
-    for marker, citation in zip(answer.markers, answer.citations, strict=True):
+    markers = answer.markers + [""] * (len(answer.citations) - len(answer.markers))
+    for marker, citation in zip(markers, answer.citations, strict=True):
         place = f"{citation.source}, page {citation.span.page}" if citation.span.page else citation.source
         if (marker, place) not in seen:
             seen.add((marker, place))
@@ -74,8 +80,9 @@ async def print_cost(gateway: Gateway, usage: Usage) -> None:
 
 
 def cap_in_words(cap: dict[str, Any]) -> str:
-    """A cap as a sentence would have it: what is left of how much, of whose budget."""
-    return f"${cap['remainingUsd']} of ${cap['capUsd']} left for {cap['scope']} {cap['subject']} ({cap['period']})"
+    """A cap as a sentence would have it: what is left of how much, and of whose budget."""
+    whose = {"tenant": "the tenant", "key": "this key"}.get(cap["scope"], f"{cap['scope']} {cap['subject']}")
+    return f"${cap['remainingUsd']} of ${cap['capUsd']} left to {whose} this {cap['period']}"
 
 
 def _short(text: str, longest: int = 160) -> str:

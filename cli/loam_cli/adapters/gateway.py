@@ -31,7 +31,8 @@ class Gateway:
 
     async def upload(self, pipeline: str, name: str, content: bytes) -> Json:
         """Hand in a document; it is indexed afterwards."""
-        form = aiohttp.FormData()
+        # A name may hold slashes, which are not to be percent-encoded.
+        form = aiohttp.FormData(quote_fields=False)
         form.add_field("file", content, filename=name)
         return await self._json("POST", f"/v1/pipelines/{pipeline}/documents", data=form)
 
@@ -50,6 +51,10 @@ class Gateway:
     async def remove_document(self, pipeline: str, document_id: str) -> Json:
         """Have a document taken out of the index."""
         return await self._json("DELETE", f"/v1/pipelines/{pipeline}/documents/{document_id}")
+
+    async def sync(self, pipeline: str) -> None:
+        """Have the sources looked at now."""
+        await self._json("POST", f"/v1/pipelines/{pipeline}/sync")
 
     async def chat(self, pipeline: str, messages: list[Json], session: str | None = None) -> AsyncIterator[ChatEvent]:
         """The events of an answer; an `error` event is raised."""

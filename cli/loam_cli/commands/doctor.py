@@ -50,7 +50,7 @@ def _unwell(health: dict[str, Any]) -> str:
 async def _of_platform(platform: RunningPlatform) -> AsyncIterator[str]:
     for program in await platform.programs():
         if program["state"] != "Ready":
-            yield f"{program['name']} is {program['state'].lower()}: {program['lastWords'] or 'it said nothing'}"
+            yield f"{program['name']} is {program['state'].lower()}: {program['lastWords'] or 'it is not ready yet'}"
     for held in await platform.objects():
         for problem in _of_object(held):
             yield problem

@@ -58,6 +58,12 @@ def remove(
     asyncio.run(_remove(Connection(url, api_key, data), documents, pipeline))
 
 
+@app.command("sync")
+def sync(pipeline: Pipeline = None, url: Url = None, api_key: ApiKey = None, data: Data = DEFAULT_DATA) -> None:
+    """Have the pipeline's sources looked at now, instead of when its schedule says."""
+    asyncio.run(_sync(Connection(url, api_key, data), pipeline))
+
+
 async def _add(connection: Connection, paths: Sequence[Path], pipeline: str | None, *, wait: bool) -> None:
     async with connection.open() as gateway:
         name = await connection.pipeline(pipeline)
@@ -85,6 +91,13 @@ async def _list(connection: Connection, pipeline: str | None, *, as_json: bool) 
         for one in documents
     ]
     print_table(["NAME", "SOURCE", "STATUS", "CHUNKS", "ERROR", "ID"], rows)
+
+
+async def _sync(connection: Connection, pipeline: str | None) -> None:
+    async with connection.open() as gateway:
+        name = await connection.pipeline(pipeline)
+        await gateway.sync(name)
+        out.print(f"the sources of {name} are being looked at", markup=False)
 
 
 async def _remove(connection: Connection, wanted: Sequence[str], pipeline: str | None) -> None:

@@ -70,7 +70,7 @@ class Control:
 
 
 def _described(name: str, process: Supervised) -> dict[str, str | int]:
-    words = last_words(process.log, 1) if process.state is State.CRASHED else ""
+    words = last_words(process.log) if process.state is State.CRASHED else ""
     return {"name": name, "state": process.state, "restarts": process.restarts, "lastWords": words}
 
 

@@ -127,7 +127,7 @@ class Kubelet:
         elif pod.process.state is State.READY:
             await self._say(ref, reason="MinimumReplicasAvailable", message="the process is ready", ready=1)
         elif pod.process.state is State.CRASHED:
-            words = last_words(pod.process.log, 1)
+            words = last_words(pod.process.log)
             await self._say(ref, reason="CrashLoopBackOff", message=f"the process ended: {words}")
         else:
             await self._say(ref, reason="MinimumReplicasUnavailable", message="the process is starting")

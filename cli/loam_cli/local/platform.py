@@ -140,7 +140,7 @@ async def running(options: Options, report: Report) -> AsyncIterator[LocalPlatfo
         store = stack.enter_context(contextlib.closing(Store(data.objects)))
         cluster = LocalCluster(store, lambda service, _: f"http://{HOST}:{ports.of(_listener(service))}")
         check(options.manifests, cluster)
-        guard = await Guard.start()
+        guard = await Guard.start(str(data.root))
         stack.push_async_callback(guard.close)
         http = await stack.enter_async_context(aiohttp.ClientSession())
         servers = Servers(data, PlatformSecrets.load(data), ports, addresses, http, options.bedrock)
@@ -228,7 +228,7 @@ class _Starter:
             return CommandError(
                 f"the disk of {self._servers.data.root} is full: {name} could not write; free some space"
             )
-        return CommandError(f"{name} did not start: {words or 'it said nothing'} (log: {log})")
+        return CommandError(f"{name} did not start: {last_words(log)} (log: {log})")
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 import time
@@ -20,6 +21,7 @@ _BACKOFF_SECONDS = (0.2, 0.5, 1, 2, 5, 10)
 _STEADY_SECONDS = 30
 _POLL_SECONDS = 0.03
 _START_MARK = "--- started by loam up ---\n"
+_FATAL = re.compile(r"\b(FATAL|PANIC): ")
 
 Ready = Callable[[], Awaitable[bool]]
 
@@ -60,12 +62,12 @@ class Guard:
         self.pipe = pipe
 
     @classmethod
-    async def start(cls) -> "Guard":
-        """Start it in a session of its own, out of reach of the terminal's signals."""
+    async def start(cls, about: str) -> "Guard":
+        """Start it in a session of its own, out of reach of the terminal's signals; `about` is for `ps` to show."""
         reading, writing = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
-                *_BARE_PYTHON, str(_GUARD), stdin=reading, cwd="/", start_new_session=True
+                *_BARE_PYTHON, str(_GUARD), about, stdin=reading, cwd="/", start_new_session=True
             )
         finally:
             os.close(reading)
@@ -201,10 +203,17 @@ async def _spawn(program: Program, guard: Guard, log: Path) -> asyncio.subproces
         )
 
 
-def last_words(log: Path, lines: int = 5) -> str:
+def said_since_start(log: Path) -> str:
     """The end of what a program wrote to its log since its latest start."""
     text = log.read_bytes()[-8192:].decode(errors="replace") if log.exists() else ""
-    return "\n".join(text.rpartition(_START_MARK)[2].strip().splitlines()[-lines:])
+    return text.rpartition(_START_MARK)[2]
+
+
+def last_words(log: Path) -> str:
+    """The line that says why a program ended: PostgreSQL's own word for it, else the last one of this start."""
+    lines = [line for line in said_since_start(log).splitlines() if line.strip()]
+    fatal = [line for line in lines if _FATAL.search(line)]
+    return (fatal or lines or ["it said nothing"])[-1].strip()
 
 
 def _open_log(path: Path) -> IO[bytes]:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.status import Status
 
 from loam_cli.local.cluster import Event
-from loam_cli.local.process import State, Supervised
+from loam_cli.local.process import State, Supervised, last_words
 
 _TITLES = {
     "postgres": "PostgreSQL",
@@ -58,7 +58,8 @@ class Report:
         title = _TITLES.get(name, name)
         if process.state is State.CRASHED:
             self._crashes[name] = self._crashes.get(name, 0) + 1
-            self.warn(f"{title} ended with code {process.exit_code}; starting it again (log: {process.log})")
+            words = last_words(process.log)
+            self.warn(f"{title} ended with code {process.exit_code}; starting it again. Its last words: {words}")
         elif process.state is State.READY and self._crashes.pop(name, 0):
             self.line(f"[green]✓[/] {title} is back")
 
