@@ -33,6 +33,7 @@ from loam_shared.contracts.internal import (
 from loam_shared.errors import ConflictError, InvalidRequestError
 
 _LOOK_AGAIN_SECONDS = 5.0
+_MANY = 500
 
 
 class WorkQueue:
@@ -169,6 +170,9 @@ async def _queue_differences(connection: Connection, pipeline: PipelineId, found
     wanted = found.added | found.changed
     if wanted:
         await connection.execute(_UPSERT_SEEN, *pipeline, *_columns(wanted.items()))
+        if len(wanted) >= _MANY:
+            # With statistics from before, PostgreSQL looks documents up by the wrong index, which takes quadratic time.
+            await connection.execute("ANALYZE documents")
         await catalog.queue_ingests(connection, pipeline, list(wanted))
     if found.removed:
         await catalog.queue_removals(connection, pipeline, found.removed)
