@@ -17,6 +17,8 @@ from loam_shared.serving import KEPT_ALIVE_SECONDS, serve
 
 async def run(settings: Settings) -> None:
     pipeline = Pipeline.read(settings.config_file)
+    for name in pipeline.retrieval.not_served:
+        structlog.get_logger().warning("not served yet, searches go without it", setting=f"retrieval.{name}")
     index = await open_index(database_uri(settings.storage_bucket, settings.storage_prefix))
     # Streams stay open as long as models talk, so the number of connections is left to the gateway's limits.
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_ALIVE_SECONDS)

@@ -19,12 +19,26 @@ class Embedding(_Spec):
     dimensions: int = 512
 
 
+class Toggle(_Spec):
+    """Something that is on or off."""
+
+    enabled: bool = False
+
+
 class Retrieval(_Spec):
     """How to search: `top_k` passages out of `candidates` from each kind of search."""
 
     mode: Literal["Hybrid", "Vector", "Keyword"] = "Hybrid"
     top_k: int = 8
     candidates: int = 50
+    rerank: Toggle = Toggle()
+    query_expansion: Toggle = Toggle()
+
+    @property
+    def not_served(self) -> tuple[str, ...]:
+        """What the spec asks for and this version does not do yet; searches work without it."""
+        asked = {"rerank": self.rerank, "queryExpansion": self.query_expansion}
+        return tuple(name for name, toggle in asked.items() if toggle.enabled)
 
 
 class Generation(_Spec):

@@ -41,7 +41,7 @@ class Gateway:
         return Registered.model_validate_json(await self._leased(f"{self._work}/register", listing))
 
     async def commit(self, commit: Commit) -> None:
-        """Repeated while the gateway is away: a commit that got through is answered like one that is repeated.
+        """Repeated while the gateway is away, which is harmless: a commit that got through finds nothing left to do.
 
         Raises LeaseLostError and GatewayError.
         """
