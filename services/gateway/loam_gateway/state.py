@@ -1,5 +1,6 @@
 """What the three listeners share: built once at start-up, typed, and handed to routes as a dependency."""
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -39,13 +40,17 @@ class State:
 
 @dataclass(slots=True)
 class Runtime:
-    """The process's state as it comes and goes. Until `state` is there, `reason` says what is being waited for."""
+    """The process's state as it comes and goes. Until `state` is there, `reason` says what is being waited for.
+
+    `probed` is the last look at the dependencies, and when it was.
+    """
 
     settings: Settings
     metrics: Metrics = field(default_factory=Metrics)
     state: State | None = None
     reason: str = "it has just started"
     draining: bool = False
+    probed: "tuple[float, asyncio.Task[dict[str, str]]] | None" = None
 
 
 async def runtime_of(request: Request) -> Runtime:

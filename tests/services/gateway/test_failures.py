@@ -83,7 +83,7 @@ def test_sigterm_ends_it_cleanly_within_seconds_and_lets_a_stream_finish(folder,
     assert time.monotonic() - began < 8
 
 
-def test_without_redis_limits_are_not_enforced_and_money_is(folder, servers):
+def test_without_redis_limits_are_not_enforced_and_money_is(folder, servers, gateway):
     [port] = embedded.free_ports(1)
     redis_gone = Servers(servers.database_url, f"redis://127.0.0.1:{port}/0", servers.s3_endpoint, servers.bedrock_url)
     gateway = GatewayProcess(folder, redis_gone).start()
@@ -188,7 +188,7 @@ def test_what_the_model_refuses_is_the_callers_to_mend(tenant, faults):
         tenant.client().chat.completions.create(model="haiku", messages=say(f"hi {tenant.name}"))
 
 
-def test_a_provider_that_does_not_answer_in_time_is_charged_by_a_bound(folder, servers, faults, query):
+def test_a_provider_that_does_not_answer_in_time_is_charged_by_a_bound(folder, servers, gateway, faults, query):
     hasty = Servers(**(vars(servers) | {"more": {"LOAM_PROVIDER_READ_TIMEOUT": "0.5"}}))
     gateway = GatewayProcess(folder, hasty).start()
     try:

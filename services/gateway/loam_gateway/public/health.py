@@ -9,11 +9,12 @@ import orjson
 from fastapi import APIRouter, Depends, Response
 
 from loam_gateway.adapters.redis import RedisUnavailableError
-from loam_gateway.state import Runtime, runtime_of
+from loam_gateway.state import Runtime, State, runtime_of
 from loam_shared.errors import LoamError
 
 router = APIRouter()
 _PATIENCE_SECONDS = 2.0
+_FRESH_SECONDS = 0.5
 
 
 @router.get("/v1/health")
@@ -21,18 +22,25 @@ async def health(runtime: Annotated[Runtime, Depends(runtime_of)]) -> Response:
     """200 when requests can be served, 503 with the reason when they cannot. Without Redis it is 200, but degraded."""
     if runtime.state is None or runtime.draining:
         return _answer(503, {"status": "unavailable", "reason": runtime.reason})
-    state = runtime.state
+    now = asyncio.get_running_loop().time()
+    if runtime.probed is None or runtime.probed[0] < now - _FRESH_SECONDS:
+        runtime.probed = (now, asyncio.create_task(_probe(runtime.state)))
+    dependencies = await asyncio.shield(runtime.probed[1])
+    if dependencies["postgres"] != "ok":
+        reason = f"PostgreSQL: {dependencies['postgres']}"
+        return _answer(503, {"status": "unavailable", "reason": reason, "dependencies": dependencies})
+    degraded = any(found != "ok" for found in dependencies.values())
+    return _answer(200, {"status": "degraded" if degraded else "ok", "dependencies": dependencies})
+
+
+async def _probe(state: State) -> dict[str, str]:
+    """Asked without a credential, so it is done once a moment, however many ask."""
     postgres, redis, storage = await asyncio.gather(
         _state_of(state.pool.fetchval("SELECT 1")),
         _state_of(state.limits.ping()),
         _state_of(state.storage.objects.ensure_bucket()),
     )
-    dependencies = {"postgres": postgres, "redis": redis, "storage": storage}
-    if postgres != "ok":
-        body = {"status": "unavailable", "reason": f"PostgreSQL: {postgres}", "dependencies": dependencies}
-        return _answer(503, body)
-    degraded = any(found != "ok" for found in dependencies.values())
-    return _answer(200, {"status": "degraded" if degraded else "ok", "dependencies": dependencies})
+    return {"postgres": postgres, "redis": redis, "storage": storage}
 
 
 async def _state_of(probe: Awaitable[object]) -> str:
