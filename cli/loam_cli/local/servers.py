@@ -76,11 +76,11 @@ class Servers:
         return f"postgresql://{login}@{HOST}:{self.addresses.database}/postgres"
 
     def make_database(self) -> Program | None:
-        """PostgreSQL's initdb, when there is no database yet."""
-        folder = self.data.postgres
-        if (folder / "PG_VERSION").exists():
+        """PostgreSQL's initdb, when there is no database yet; `keep_database` is to follow when it has succeeded."""
+        if self.data.postgres.exists():
             return None
-        # What a first start left half-way is no database and holds nothing.
+        folder = self._half_made_database
+        # What a start that was cut short left half-way is no database and holds nothing.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
         options = (
@@ -90,6 +90,14 @@ class Servers:
         )
         user = _give_to_unprivileged(folder)
         return Program("initdb", (_postgres("initdb"), *options), _environment(), _at_once, folder, user=user)
+
+    def keep_database(self) -> None:
+        """Give the database that `make_database` made its place."""
+        self._half_made_database.rename(self.data.postgres)
+
+    @property
+    def _half_made_database(self) -> Path:
+        return self.data.postgres.with_suffix(".half-made")
 
     def postgres(self) -> Program:
         """The database: loopback only, password required, no files outside the data folder."""
@@ -109,7 +117,7 @@ class Servers:
             env=_environment(),
             ready=_postmaster_ready(folder, self.addresses.database),
             cwd=folder,
-            user=_give_to_unprivileged(folder),
+            user=_not_root(),
             # Fast shutdown: ends sessions. When killed with us: at once, recovered from the log at the next start.
             stop_signal=signal.SIGINT,
             abort_signal=signal.SIGQUIT,
@@ -286,9 +294,6 @@ def _system() -> str:
     return f"{uname.sysname.lower()}-{uname.machine}"
 
 
-def _give_to_unprivileged(folder: Path) -> str | None:
-    """Whom PostgreSQL is to run as: ourselves, unless we are root; then its folder is handed over."""
-    if os.geteuid() != 0:
-        return None
-    shutil.chown(folder, _UNPRIVILEGED)
-    return _UNPRIVILEGED
+def _not_root() -> str | None:
+    """Whom PostgreSQL is to run as: ourselves, unless we are root."""
+    return _UNPRIVILEGED if os.geteuid() == 0 else None

@@ -40,11 +40,16 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = _START
         time.sleep(0.02)
 
 
+def leashed(command: list[str], stop_signal: int, user: str) -> list[str]:
+    """`command` as `user`, ending with whoever holds its standard input."""
+    return [sys.executable, "-I", str(_LEASH), str(int(stop_signal)), user, *command]
+
+
 class Server:
     """A program on a leash."""
 
     def __init__(self, command: list[str], folder: Path, *, stop_signal: int = signal.SIGTERM, user: str = "-") -> None:
-        self._command = [sys.executable, "-I", "-S", str(_LEASH), str(int(stop_signal)), user, *command]
+        self._command = leashed(command, stop_signal, user)
         self._folder = folder
         self._log = folder.parent / f"{folder.name}.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -89,10 +94,7 @@ class Postgres:
         self.data = folder / "postgres"
         self.data.mkdir(mode=0o700)
         self.port = free_ports(1)[0]
-        self._user = "-"
-        if os.geteuid() == 0:
-            self._user = _UNPRIVILEGED
-            shutil.chown(self.data, _UNPRIVILEGED)
+        self._user = _UNPRIVILEGED if os.geteuid() == 0 else "-"
         self._initdb()
         command = [_postgres("postgres"), "-D", str(self.data), "-p", str(self.port), "-h", HOST]
         settings = {"unix_socket_directories": "", "shared_buffers": "64MB", "max_connections": "120"}
@@ -102,8 +104,10 @@ class Postgres:
     def _initdb(self) -> None:
         command = [_postgres("initdb"), "-D", str(self.data), "-U", "loam", "--auth=trust", "--encoding=UTF8"]
         command += ["--locale-provider=builtin", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
-        become = {} if self._user == "-" else {"user": self._user, "group": os.getegid(), "extra_groups": []}
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.data, **become)
+        command = leashed(command, signal.SIGTERM, self._user)
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=self.data) as process:
+            if process.wait(_START_SECONDS):
+                raise RuntimeError("initdb failed")
 
     def start(self) -> None:
         """Start it; after `stop` on the same port with the same data."""

@@ -8,13 +8,21 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
+
+from loam_cli.local.launch import become
 
 
 def main() -> int:
     """Run the command; its exit code."""
     stop_signal, user, *command = sys.argv[1:]
-    become = {} if user == "-" else {"user": user, "group": os.getegid(), "extra_groups": []}
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **become)
+    change_user = None if user == "-" else partial(become, user)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=change_user,  # noqa: PLW1509 - there is no other thread yet
+    )
     signal.signal(signal.SIGTERM, lambda *_: process.send_signal(int(stop_signal)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
