@@ -9,8 +9,11 @@ import pwd
 import sys
 from pathlib import Path
 
-_CLONE_NEWUSER = 0x10000000
-_ANYONE_BUT_ROOT = 1000
+# So that changing the user takes no capability, and access(2), by which PostgreSQL looks for its programs, counts it.
+_PR_SET_SECUREBITS, _NO_SETUID_FIXUP = 28, 1 << 2
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
+_CAP_DAC_OVERRIDE = 1
+_CAPABILITY_VERSION_3 = 0x20080522
 
 
 def main(guard: str, stop_signal: str, user: str, *command: str) -> None:
@@ -23,28 +26,30 @@ def main(guard: str, stop_signal: str, user: str, *command: str) -> None:
 
 
 def become(user: str) -> None:
-    """Stop being root, for programs that refuse to be; the working directory becomes ours whoever we are then.
+    """Stop being root, for programs that refuse to be; the working directory becomes the new user's.
 
-    Where the kernel allows it, a user namespace of our own gives us another name for what we are: files below a home
-    folder that only root may enter stay in reach. Elsewhere we change to `user`.
+    One right stays: to reach files whoever they belong to, as a checkout or data folder may lie below root's own home.
     """
-    if Path.cwd().stat().st_uid == os.geteuid() and _rename_ourselves():
-        return
     entry = pwd.getpwnam(user)
     os.chown(Path.cwd(), entry.pw_uid, entry.pw_gid)
+    libc = ctypes.CDLL(None)
+    if sys.platform == "linux":
+        libc.prctl(_PR_SET_SECUREBITS, _NO_SETUID_FIXUP, 0, 0, 0)
     os.setgroups([])
     os.setgid(entry.pw_gid)
     os.setuid(entry.pw_uid)
+    if sys.platform == "linux":
+        _keep_access_to_files(libc)
 
 
-def _rename_ourselves() -> bool:
-    user, group = os.geteuid(), os.getegid()
-    if sys.platform != "linux" or ctypes.CDLL(None).unshare(_CLONE_NEWUSER) != 0:
-        return False
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{_ANYONE_BUT_ROOT} {user} 1")
-    Path("/proc/self/gid_map").write_text(f"{_ANYONE_BUT_ROOT} {group} 1")
-    return True
+def _keep_access_to_files(libc: ctypes.CDLL) -> None:
+    """Leave CAP_DAC_OVERRIDE, and nothing else, as effective, permitted, inheritable and ambient capability."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    bit = 1 << _CAP_DAC_OVERRIDE
+    # Two blocks (low and high capabilities) of effective, permitted and inheritable sets.
+    sets = (ctypes.c_uint32 * 6)(bit, bit, bit, 0, 0, 0)
+    if libc.capset(header, sets) == 0:
+        libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_DAC_OVERRIDE, 0, 0)
 
 
 if __name__ == "__main__":

@@ -195,6 +195,7 @@ class _Starter:
         if (initdb := servers.make_database()) is not None:
             with self._report.step("new database"):
                 await self._run(initdb)
+                servers.keep_database()
         await self._serve(servers.postgres())
         with self._report.step("database schema"):
             await self._run(servers.migration())

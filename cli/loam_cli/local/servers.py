@@ -88,8 +88,7 @@ class Servers:
             *("--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"),
             *("--no-sync", "--no-instructions"),
         )
-        user = _give_to_unprivileged(folder)
-        return Program("initdb", (_postgres("initdb"), *options), _environment(), _at_once, folder, user=user)
+        return Program("initdb", (_postgres("initdb"), *options), _environment(), _at_once, folder, user=_not_root())
 
     def keep_database(self) -> None:
         """Give the database that `make_database` made its place."""
