@@ -101,6 +101,14 @@ def _available(deployment: dict[str, Any]) -> bool:
     return bool(fresh and status.get("availableReplicas", 0) >= 1)
 
 
+def left_out(pipeline: RagPipeline) -> str:
+    """What the manifest asks for that this version does not do, in a sentence; nothing where there is no such thing."""
+    retrieval = pipeline.spec.retrieval
+    asked = {"rerank": retrieval.rerank, "queryExpansion": retrieval.query_expansion}
+    names = [f"spec.retrieval.{name}" for name, toggle in asked.items() if toggle.enabled]
+    return f"{' and '.join(names)}: not served by this version, searches go on without" if names else ""
+
+
 def indexed(state: PipelineState | None) -> Fact:
     """Whether every document is in the index."""
     if state is None:

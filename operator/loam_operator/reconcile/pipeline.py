@@ -73,7 +73,7 @@ async def _report(context: Context, seen: SeenPipeline, accepted: Fact, pushed: 
     tenant = seen.tenant.metadata.name if seen.tenant else ""
     state = context.reports.pipelines.get(f"{tenant}/{pipeline.metadata.name}") or pushed
     facts = [accepted, decide.serving(seen)]
-    whole = [ready(facts), *facts, decide.indexed(state), decide.synced(pipeline, state)]
+    whole = [ready(facts, decide.left_out(pipeline)), *facts, decide.indexed(state), decide.synced(pipeline, state)]
     generation = pipeline.metadata.generation
     said = RagPipelineStatus(
         observed_generation=generation,

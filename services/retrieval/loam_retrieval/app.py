@@ -8,7 +8,7 @@ import orjson
 import structlog
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
-from prometheus_client import CONTENT_TYPE_LATEST, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, Histogram, generate_latest
 
 from loam_retrieval.adapters.index import Passage
 from loam_retrieval.auth import Doorkeeper
@@ -19,6 +19,8 @@ from loam_shared.contracts.retrieval import Chat, ChatEvent, Match, Matches, Que
 
 _log = structlog.get_logger()
 _SECONDS = Histogram("loam_retrieval_seconds", "How long calls took.", ["route"])
+# The pipeline's HorizontalPodAutoscaler goes by this one.
+_IN_FLIGHT = Gauge("loam_requests_in_flight", "Calls that are being answered, streams included.")
 
 
 def application(doorkeeper: Doorkeeper, search: Search, answers: Answers) -> FastAPI:
@@ -26,12 +28,13 @@ def application(doorkeeper: Doorkeeper, search: Search, answers: Answers) -> Fas
     app = FastAPI(openapi_url=None)
     http.install(app)
 
-    async def caller_token(request: Request) -> str:
+    async def caller_token(request: Request) -> AsyncIterator[str]:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise errors.InvalidApiKeyError("a caller token is needed")
         await doorkeeper.admit(token)
-        return token
+        with _IN_FLIGHT.track_inprogress():
+            yield token
 
     @app.post("/query")
     async def query(asked: Query, token: Annotated[str, Depends(caller_token)]) -> Response:

@@ -209,6 +209,21 @@ async def test_a_caller_who_hangs_up_ends_the_models_work(platform, pipeline):
                 await asyncio.sleep(0.02)
 
 
+async def test_a_running_answer_counts_as_in_flight_until_it_ends(platform, pipeline):
+    async def in_flight() -> str:
+        async with platform.session.get(f"{pipeline.retrieval.url}/metrics") as response:
+            lines = (await response.text()).splitlines()
+        return next(line for line in lines if line.startswith("loam_requests_in_flight "))
+
+    async with _suffering(platform, eventDelayMs=100):
+        asking = asyncio.create_task(pipeline.call("POST", "/chat", QUESTION))
+        async with asyncio.timeout(5):
+            while await in_flight() != "loam_requests_in_flight 1.0":  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.02)
+        await asking
+    assert await in_flight() == "loam_requests_in_flight 0.0"
+
+
 async def test_a_citation_that_the_model_made_up_is_dropped_and_counted(platform, pipeline):
     async with _suffering(platform, text="Everybody gets 25 days [1]. The moon is made of cheese [9]."):
         answer = await pipeline.call("POST", "/chat", QUESTION)

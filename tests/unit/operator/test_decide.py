@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from loam_operator.api.v1alpha1 import Condition
+from loam_operator.api.v1alpha1 import Condition, RagPipeline
 from loam_operator.cluster import Ref
 from loam_operator.decide import apikey, facts, pipeline, tenant
 from loam_operator.keys import StoredKey
@@ -70,6 +70,21 @@ def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
 def test_ready_names_the_first_thing_that_is_wrong() -> None:
     found = facts.ready([facts.holds("A", "Ok"), facts.fails("B", "Bad", "why"), facts.fails("C", "Worse", "too")])
     assert (found.status, found.reason, found.message) == ("False", "Bad", "why")
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({}, []),
+        ({"rerank": {"enabled": True}}, ["spec.retrieval.rerank"]),
+        ({"queryExpansion": {"enabled": True}, "rerank": {"enabled": False}}, ["spec.retrieval.queryExpansion"]),
+    ],
+)
+def test_the_status_says_what_is_asked_for_and_not_served(acme, asked: dict, named: list[str]) -> None:
+    manifest = dict(acme.objects[Ref(API, "RagPipeline", "handbook", "acme")])
+    manifest["spec"] = manifest["spec"] | {"retrieval": asked}
+    sentence = pipeline.left_out(RagPipeline.read(manifest))
+    assert [part for part in sentence.replace(":", "").split() if part.startswith("spec.")] == named
 
 
 def seen_key(acme, key: StoredKey | None):

@@ -102,7 +102,7 @@ class Retrieval(Node):
     """How passages are found for a question."""
 
     mode: Literal["Hybrid", "Vector", "Keyword"] = "Hybrid"
-    """By meaning (Vector), by words (Keyword), or both, fused by rank (Hybrid)."""
+    """By meaning (Vector), by words (Keyword), or both, fused by score (Hybrid)."""
     top_k: Annotated[int, Field(ge=1, le=100)] = 8
     """How many passages are returned or answered from."""
     candidates: Annotated[int, Field(ge=1, le=1000)] = 50
