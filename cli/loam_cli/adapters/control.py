@@ -28,13 +28,12 @@ class RunningPlatform:
     @classmethod
     def find(cls, folder: Path) -> "RunningPlatform | None":
         """The platform that runs on this data folder, if one does."""
-        file = DataFolder(folder).running
-        if not file.exists():
+        try:
+            known = json.loads(DataFolder(folder).running.read_bytes())
+            return cls(**known) if _is_running(known.pop("pid")) else None
+        except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+            # No file, or one that a disk which failed has left: `loam up` writes it whole.
             return None
-        known = json.loads(file.read_text())
-        if not _is_running(known.pop("pid")):
-            return None
-        return cls(**known)
 
     async def objects(self) -> list[Manifest]:
         """Every object of its cluster."""

@@ -105,11 +105,11 @@ class LocalCluster:
         merged = _merged(_without(live or {}, _fields(before.get(manager, {})) - still), wanted)
         if live is not None and merged == live:
             if applied != before:
-                self._applied[ref] = applied
                 self._store.put(live, applied)
+                self._applied[ref] = applied
             return live
-        self._applied[ref] = applied
-        return self._write(merged if live else _born(merged), changed_spec=_spec(merged) != _spec(live or {}))
+        changed_spec = _spec(merged) != _spec(live or {})
+        return self._write(merged if live else _born(merged), applied, changed_spec=changed_spec)
 
     async def delete(self, ref: Ref, uid: str) -> None:
         """Delete the object with this `uid`; finalizers hold it up."""
@@ -161,15 +161,19 @@ class LocalCluster:
         except InvalidManifestError as error:
             raise InvalidRequestError(str(error)) from error
 
-    def _write(self, manifest: Manifest, *, changed_spec: bool = False) -> Manifest:
+    def _write(
+        self, manifest: Manifest, applied: dict[str, Manifest] | None = None, *, changed_spec: bool = False
+    ) -> Manifest:
         metadata = manifest["metadata"]
         self._version += 1
         generation = metadata.get("generation", 0) + (1 if changed_spec else 0)
         metadata = metadata | {"resourceVersion": str(self._version), "generation": generation}
         written = manifest | {"metadata": metadata}
         ref = Ref.of(written)
-        self._objects[ref] = written
-        self._store.put(written, self._applied.get(ref, {}))
+        applied = self._applied.get(ref, {}) if applied is None else applied
+        # The disk first: what could not be kept must not count as written, for nobody would write it again.
+        self._store.put(written, applied)
+        self._objects[ref], self._applied[ref] = written, applied
         self._tell(written)
         return written
 
@@ -188,9 +192,9 @@ class LocalCluster:
             return
         if ref.kind == "Namespace" and any(self._contents(ref.name)):
             return
+        self._store.remove(ref)
         del self._objects[ref]
         self._applied.pop(ref, None)
-        self._store.remove(ref)
         self._tell(live)
         for owned in [*self._owned_by(live["metadata"]["uid"])]:
             self._delete(owned)

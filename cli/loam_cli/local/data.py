@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from loam_cli.errors import CommandError
 from loam_shared.credentials import new_signing_key
@@ -121,10 +124,19 @@ class PlatformSecrets:
 
     @classmethod
     def load(cls, data: DataFolder) -> "PlatformSecrets":
-        """Read them from the data folder; those that are not there yet are made."""
+        """Read them from the data folder; those that are not there yet, or damaged and of no worth, are made.
+
+        Raises CommandError when one is lost without which what lies in the folder cannot be read.
+        """
         for name, make in _MAKERS.items():
-            if not data.secret(name).exists():
-                data.write_private(data.secret(name), make())
+            file = data.secret(name)
+            if not _is_whole(file, like=make()):
+                if name in _IRREPLACEABLE and data.postgres.exists():
+                    raise CommandError(
+                        f"{file} is {'damaged' if file.exists() else 'missing'}, and without it the platform's data "
+                        "cannot be read; put it back from a backup, or begin anew in another folder with --data"
+                    )
+                data.write_private(file, make())
         return cls(
             admin_token_file=data.secret("admin-token"),
             encryption_key_file=data.secret("encryption-key"),
@@ -146,6 +158,14 @@ _MAKERS: dict[str, Callable[[], str]] = {
     "storage-key-id": lambda: "LOAM" + secrets.token_hex(8).upper(),
     "storage-secret": lambda: secrets.token_hex(20),
 }
+# The database was made with the one and holds what the other encrypted; all others are told anew at every start.
+_IRREPLACEABLE = {"database-password", "encryption-key"}
+
+
+def _is_whole(file: Path, *, like: str) -> bool:
+    """Whether a secret is there and has the form of one: a disk that failed may leave it short, or full of zeros."""
+    text = file.read_bytes().decode(errors="replace") if file.exists() else ""
+    return len(text) == len(like) and text.isascii() and text.isprintable()
 
 
 class Ports:
@@ -155,7 +175,7 @@ class Ports:
         """Raises CommandError when a given port is taken."""
         self._data = data
         self._file = data.root / "ports.json"
-        self._ports: dict[str, int] = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self._ports = _remembered(self._file)
         for name, port in given.items():
             if not _is_free(port):
                 raise CommandError(f"port {port} is already in use on 127.0.0.1; choose another one with --port")
@@ -176,6 +196,14 @@ class Ports:
             port = secrets.choice(_PORTS)
             if port not in self._ports.values() and _is_free(port):
                 return port
+
+
+def _remembered(file: Path) -> dict[str, int]:
+    """The ports of last time. They are a convenience, so of a file that is damaged nothing is remembered."""
+    try:
+        return TypeAdapter(dict[str, Annotated[int, Field(gt=0, lt=2**16)]]).validate_json(file.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return {}
 
 
 def _is_free(port: int) -> bool:

@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import aiohttp
+import structlog
 
 from loam_cli.local.cluster import LocalCluster
 from loam_cli.local.pods import LOCAL_HOST, NotRunnableLocallyError, Planner, PodPlan, WaitingError
 from loam_cli.local.process import Guard, Program, State, Supervised, last_words
 from loam_cli.local.servers import http_ready
 from loam_operator.cluster import Manifest, Ref
+from loam_shared.errors import LoamError
+
+log = structlog.get_logger()
 
 _FEEDS_PODS = {"Deployment", "Secret", "ConfigMap"}
+_AGAIN_SECONDS = 1.0
 
 
 @dataclass
@@ -62,7 +67,12 @@ class Kubelet:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                await self._sync()
+                try:
+                    await self._sync()
+                except (LoamError, OSError) as error:
+                    # Such as a full disk. What runs goes on running meanwhile.
+                    log.warning("could not look after the pods", error=str(error), again_in=_AGAIN_SECONDS)
+                    asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._wake.set)
         finally:
             await asyncio.gather(*(pod.process.stop() for pod in self._pods.values()))
 

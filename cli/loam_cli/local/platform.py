@@ -6,11 +6,11 @@ import json
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import aiohttp
 import structlog
@@ -137,7 +137,7 @@ async def running(options: Options, report: Report) -> AsyncIterator[LocalPlatfo
         stack.enter_context(data.lock())
         ports = Ports(data, {} if options.port is None else {"public": options.port})
         addresses = Addresses.choose(ports)
-        store = stack.enter_context(contextlib.closing(Store(data.objects)))
+        store = stack.enter_context(contextlib.closing(_store(data)))
         cluster = LocalCluster(store, lambda service, _: f"http://{HOST}:{ports.of(_listener(service))}")
         check(options.manifests, cluster)
         guard = await Guard.start(str(data.root))
@@ -149,13 +149,40 @@ async def running(options: Options, report: Report) -> AsyncIterator[LocalPlatfo
         await starter.start()
         kubelet = Kubelet(cluster, _planner(cluster, data, ports), guard, http, data.logs, report.process)
         engine = await stack.enter_async_context(_operator(cluster, servers))
-        background = await stack.enter_async_context(asyncio.TaskGroup())
-        for part in (kubelet.run(), engine.run()):
-            stack.callback(background.create_task(part).cancel)
+        await stack.enter_async_context(_in_background(kubelet.run(), engine.run()))
         platform = LocalPlatform(data, addresses, cluster, engine, kubelet, starter.running)
         await stack.enter_async_context(_reachable(platform, servers))
         await platform.apply(options.manifests)
         yield platform
+
+
+def _store(data: DataFolder) -> Store:
+    """The cluster's objects. Raises CommandError when they are lost and the data is not, for it belongs to them."""
+    if data.postgres.exists() and not (data.objects.exists() and data.objects.stat().st_size):
+        raise CommandError(
+            f"{data.objects}, which holds this platform's objects and API keys, is missing or empty; "
+            "put it back from a backup, or begin anew in another folder with --data"
+        )
+    return Store(data.objects)
+
+
+@asynccontextmanager
+async def _in_background(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run these for the time of the context. What fails, in one of them or in the context, ends all and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(part) for part in parts]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+    except BaseExceptionGroup as failures:
+        # As itself, not as one of a group: whoever catches a CommandError is to get it.
+        first: BaseException = failures
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
 
 
 class _Starter:

@@ -121,7 +121,9 @@ class Supervised:
         while not self._stopping.is_set():
             self._move(State.STARTING)
             began = time.monotonic()
-            await self._run_once()
+            # What cannot even be started, for want of disk or of processes, is tried again like what crashed.
+            with contextlib.suppress(OSError):
+                await self._run_once()
             if self._stopping.is_set():
                 break
             self._move(State.CRASHED)
@@ -205,7 +207,7 @@ async def _spawn(program: Program, guard: Guard, log: Path) -> asyncio.subproces
 
 def said_since_start(log: Path) -> str:
     """The end of what a program wrote to its log since its latest start."""
-    text = log.read_bytes()[-8192:].decode(errors="replace") if log.exists() else ""
+    text = log.read_bytes()[-_LOG_BYTES:].decode(errors="replace") if log.exists() else ""
     return text.rpartition(_START_MARK)[2]
 
 
@@ -221,7 +223,9 @@ def _open_log(path: Path) -> IO[bytes]:
     if path.exists() and path.stat().st_size > _LOG_BYTES:
         path.replace(path.with_suffix(".old.log"))
     log = path.open("ab", buffering=0)
-    log.write(_START_MARK.encode())
+    # A program that was running when the disk filled up is to come back, if need be without a log.
+    with contextlib.suppress(OSError):
+        log.write(_START_MARK.encode())
     return log
 
 
