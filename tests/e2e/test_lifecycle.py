@@ -78,7 +78,7 @@ def test_the_demo_runs_from_where_kill_9_left_it_and_leaves_no_process(data: Pat
     (tmp_path / "otters.txt").write_text("Otters of the Sound hold hands when they sleep.")
     done = loam("demo", "--docs", str(tmp_path), data=data, seconds=120)
     assert done.code == 0, done.out + done.err
-    assert done.out.count("cost $0.0") == 3
+    assert len([line for line in done.out.splitlines() if line.startswith("  cost $0.0")]) == 3
     assert "left to user backend-service this month" in done.out
     assert done.out.count("[1] ") >= 3
     assert "curl -s http://127.0.0.1:" in done.out

@@ -1,7 +1,6 @@
 """What a user does with a running platform, through the `loam` command and the public API."""
 
 import json
-import os
 import time
 import urllib.error
 import urllib.request
@@ -109,7 +108,8 @@ def test_a_source_config_map_that_changes_changes_the_answers(platform: Up, tmp_
 
 
 def test_everything_that_is_killed_at_once_comes_back_with_its_data(platform: Up, harbour: str) -> None:
-    victims = [p for p in _descendants(platform) if _is_kept_running(p)]
+    children = psutil.Process(platform.process.pid).children()
+    victims = [child for child in children if "guard.py" not in " ".join(child.cmdline())]
     assert len(victims) == 7
     for victim in victims:
         victim.kill()
@@ -118,11 +118,6 @@ def test_everything_that_is_killed_at_once_comes_back_with_its_data(platform: Up
     until(lambda: platform.loam("doctor").code == 0, 30, "everything is well again")
     answer = platform.loam("ask", "Who is the harbour master of Port Ellen?", "--json").json
     assert "Morag Campbell" in answer["content"]
-
-
-def _is_kept_running(process: psutil.Process) -> bool:
-    """Whether it is one of the platform's programs, and not a helper of one of them."""
-    return process.ppid() != 1 and process.pid == os.getpgid(process.pid) and "guard.py" not in str(process.cmdline())
 
 
 def _descendants(platform: Up) -> list[psutil.Process]:
@@ -157,8 +152,10 @@ def test_what_a_manifest_asks_for_in_vain_is_said_by_the_doctor(platform: Up, tm
     orphan["metadata"] |= {"name": "orphan", "namespace": "nobody"}
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "nobody"}}
     free = {"provider": "Bedrock", "modelId": "amazon.nova-2-lite-v1:0", "regions": ["us-east-1"]}
-    keyless = {"provider": "OpenAI", "modelId": "gpt", "credentialsSecretRef": {"name": "openai", "key": "key"}}
-    routes = [_route("free", free), _route("keyless", keyless | {"price": {"inputPerMillion": "1"}})]
+    keyless = {"provider": "OpenAI", "modelId": "gpt", "baseUrl": "https://api.openai.example/v1"}
+    keyless |= {"credentialsSecretRef": {"name": "openai", "key": "key"}}
+    keyless |= {"price": {"inputPerMillion": "1", "outputPerMillion": "2"}}
+    routes = [_route("free", free), _route("keyless", keyless)]
     manifests = tmp_path / "astray.yaml"
     manifests.write_text(yaml.safe_dump_all([pipeline, namespace, orphan, *routes]))
     applied = platform.loam("apply", "-f", str(manifests))
@@ -177,7 +174,7 @@ def test_what_a_manifest_asks_for_in_vain_is_said_by_the_doctor(platform: Up, tm
 
 
 def _route(name: str, spec: dict[str, object]) -> dict[str, object]:
-    spec = spec | {"capabilities": ["Chat"]}
+    spec = spec | {"capabilities": ["Chat"], "maxOutputTokens": 1000}
     return {"apiVersion": "loam.dev/v1alpha1", "kind": "ModelRoute", "metadata": {"name": name}, "spec": spec}
 
 
@@ -218,12 +215,13 @@ def test_a_tenant_alone_makes_its_place_and_takes_all_of_it_with_it(platform: Up
     until(lambda: platform.loam("doctor").code == 0, 30, "the pipeline is ready")
     assert len(_pods_of(platform, name)) == 2
     assert platform.loam("delete", "-f", str(first)).code == 0
-    until(
-        lambda: not [o for o in platform.objects() if name in (o["metadata"].get("namespace"), o["metadata"]["name"])],
-        30,
-        "all is gone",
-    )
+    until(lambda: name not in _names_and_namespaces(platform), 30, "all is gone")
     until(lambda: not _pods_of(platform, name), 10, "its processes have ended")
+
+
+def _names_and_namespaces(platform: Up) -> set[str]:
+    metadata = [held["metadata"] for held in platform.objects()]
+    return {each["name"] for each in metadata} | {each.get("namespace", "") for each in metadata}
 
 
 def _pods_of(platform: Up, tenant: str) -> list[psutil.Process]:

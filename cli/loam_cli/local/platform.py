@@ -40,7 +40,7 @@ _SETTLE_SECONDS = 60.0
 _STATES_SECONDS = 1.0
 # The reason with which the operator says that a kind comes with a later version.
 NOT_SERVED = "NotServed"
-_NO_SPACE = "No space left on device"
+_NO_SPACE = "no space left on device"
 
 
 @dataclass(frozen=True)
@@ -178,11 +178,7 @@ async def _in_background(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[Non
                 for task in tasks:
                     task.cancel()
     except BaseExceptionGroup as failures:
-        # As itself, not as one of a group: whoever catches a CommandError is to get it.
-        first: BaseException = failures
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        raise first from None
+        raise _first(failures) from None
 
 
 class _Starter:
@@ -205,9 +201,8 @@ class _Starter:
                 for program in independent:
                     group.create_task(self._serve(program()))
                 group.create_task(self._database_and_gateway())
-        except ExceptionGroup as failures:
-            # The first to fail has ended the start of the others.
-            raise failures.exceptions[0] from None
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from None
         self._up = True
 
     async def stop(self) -> None:
@@ -224,9 +219,14 @@ class _Starter:
                 await self._run(initdb)
                 servers.keep_database()
         await self._serve(servers.postgres())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._migrate())
+            # It waits for the schema by itself, and has some starting to do meanwhile.
+            group.create_task(self._serve(servers.gateway()))
+
+    async def _migrate(self) -> None:
         with self._report.step("database schema"):
-            await self._run(servers.migration())
-        await self._serve(servers.gateway())
+            await self._run(self._servers.migration())
 
     async def _run(self, program: Program) -> None:
         log = self._log(program)
@@ -251,11 +251,9 @@ class _Starter:
         return self._servers.data.logs / f"{program.name}.log"
 
     def _failure(self, name: str, log: Path) -> CommandError:
-        words = last_words(log)
-        if _NO_SPACE in words:
-            return CommandError(
-                f"the disk of {self._servers.data.root} is full: {name} could not write; free some space"
-            )
+        if _NO_SPACE in said_since_start(log).lower():
+            folder = self._servers.data.root
+            return CommandError(f"the disk of {folder} is full: {name} could not write; free some space")
         return CommandError(f"{name} did not start: {last_words(log)} (log: {log})")
 
 
@@ -288,6 +286,11 @@ async def _operator(cluster: LocalCluster, servers: Servers) -> AsyncIterator[En
             yield Engine(cluster, gateway, settings)
         finally:
             await gateway.close()
+
+
+def _first(failures: BaseException) -> BaseException:
+    """What failed first and so ended the others; as itself, so that whoever catches a CommandError gets it."""
+    return _first(failures.exceptions[0]) if isinstance(failures, BaseExceptionGroup) else failures
 
 
 def _planner(cluster: LocalCluster, data: DataFolder, ports: Ports) -> Planner:

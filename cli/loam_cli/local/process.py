@@ -212,10 +212,10 @@ def said_since_start(log: Path) -> str:
 
 
 def last_words(log: Path) -> str:
-    """The line that says why a program ended: PostgreSQL's own word for it, else the last one of this start."""
+    """The line that says why a program ended: PostgreSQL's first word of it, else the last line of this start."""
     lines = [line for line in said_since_start(log).splitlines() if line.strip()]
-    fatal = [line for line in lines if _FATAL.search(line)]
-    return (fatal or lines or ["it said nothing"])[-1].strip()
+    last = lines[-1] if lines else "it said nothing"
+    return next((line for line in lines if _FATAL.search(line)), last).strip()
 
 
 def _open_log(path: Path) -> IO[bytes]:
