@@ -22,7 +22,7 @@ from loam_cli.local.data import DataFolder, PlatformSecrets, Ports
 from loam_cli.local.kubelet import Kubelet
 from loam_cli.local.manifests import without_namespace
 from loam_cli.local.pods import Planner
-from loam_cli.local.process import Guard, Program, State, Supervised, last_words, run_to_end
+from loam_cli.local.process import Guard, Program, State, Supervised, last_words, run_to_end, said_since_start
 from loam_cli.local.report import Report
 from loam_cli.local.servers import HOST, Addresses, Servers, inherited_environment
 from loam_cli.local.store import Store
