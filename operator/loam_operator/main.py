@@ -45,12 +45,16 @@ async def serve(
     cluster = KubernetesCluster(api, settings.platform.namespace)
     gateway = GatewayAdmin(settings.admin_url, settings.admin_token_file)
     engine = Engine(cluster, gateway, settings, clock)
-    try:
+
+    async def work() -> None:
         await cluster.start()
         log.info("watching", admin=settings.admin_url, workers=settings.workers)
         if started is not None:
             started(engine)
-        await _first_of(engine.run(), _watch_ours(api, cluster, settings), stop.wait())
+        await _first_of(engine.run(), _watch_ours(api, cluster, settings))
+
+    try:
+        await _first_of(work(), stop.wait())
     finally:
         await cluster.stop()
         await gateway.close()

@@ -43,7 +43,7 @@ class KubernetesCluster:
         self._standing = [asyncio.create_task(reflector.run()) for reflector in reflectors]
         # Our own kinds are watched by kopf; it tells nobody when it has read them all, so they are read once here.
         for kind in OURS:
-            await Reflector(self._api, self.store, Scope(kind)).list()
+            await Reflector(self._api, self.store, Scope(kind)).listed()
         await asyncio.gather(*(reflector.synced.wait() for reflector in reflectors))
         self.store.subscribe(self._follow)
         # A Secret that is merely not read yet must not look as if it were missing.

@@ -59,6 +59,17 @@ class Reflector:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
+    async def listed(self) -> None:
+        """Fill the store once. Waits for a kind that the API server does not serve, or not yet."""
+        pause = _FIRST_PAUSE
+        while not self.synced.is_set():
+            try:
+                await self.list()
+            except LoamError as error:
+                log.warning("waiting for the API server", kind=self._scope.kind.kind, error=error.message)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
     async def list(self) -> str:
         """Fill the store with a whole list; returns its version."""
         path = self._scope.kind.path(self._scope.namespace)
