@@ -25,7 +25,7 @@ lint: install ## linters, types, layers, generated files
 	$(BIN)/python -m loam_operator.api.generate --check
 	$(BIN)/python scripts/reference.py --check
 
-bench: install ## measure the gateway and the local platform; figures go to build/bench/
+bench: install ## measure the gateway, the ledger and the local platform; figures go to build/bench/
 	$(BIN)/python -m tests.bench.gateway
 	$(BIN)/python tests/bench/platform.py
 

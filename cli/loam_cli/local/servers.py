@@ -32,6 +32,7 @@ _INHERITED = (
     "SSL_CERT_DIR",
     "COVERAGE_PROCESS_START",
 )
+_BEDROCK_KEY = "AWS_BEARER_TOKEN_BEDROCK"
 _LOCAL_REGION = "us-east-1"
 
 
@@ -67,6 +68,14 @@ class Servers:
     addresses: Addresses
     http: aiohttp.ClientSession
     bedrock: Literal["local", "aws"] = "local"
+
+    def __post_init__(self) -> None:
+        """Raises CommandError when Bedrock is to be AWS's and there is no key for it."""
+        if self.bedrock == "aws" and not os.environ.get(_BEDROCK_KEY):
+            raise CommandError(
+                f"--bedrock aws needs an Amazon Bedrock API key in {_BEDROCK_KEY} "
+                "(the AWS console makes one under Bedrock, API keys)"
+            )
 
     @property
     def database_url(self) -> str:
@@ -204,13 +213,7 @@ class Servers:
         """Which Bedrock the gateway calls is configuration only: an endpoint, or the user's own bearer token."""
         if self.bedrock == "local":
             return {"AWS_ENDPOINT_URL_BEDROCK_RUNTIME": self.addresses.url("bedrock")}
-        token = os.environ.get("AWS_BEARER_TOKEN_BEDROCK")
-        if not token:
-            raise CommandError(
-                "--bedrock aws needs an Amazon Bedrock API key in AWS_BEARER_TOKEN_BEDROCK "
-                "(the AWS console makes one under Bedrock, API keys)"
-            )
-        return {"AWS_BEARER_TOKEN_BEDROCK": token}
+        return {_BEDROCK_KEY: os.environ[_BEDROCK_KEY]}
 
     def _answers(self, server: Literal["storage", "bedrock", "public"], path: str) -> Ready:
         url = self.addresses.url(server) + path
