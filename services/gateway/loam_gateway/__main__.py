@@ -7,9 +7,7 @@ from pydantic import ValidationError
 
 from loam_gateway import migrations
 from loam_gateway.ledger.verify import main as verify_ledger
-from loam_gateway.server import serve
 from loam_gateway.settings import DatabaseSettings, Settings
-from loam_gateway.startup import StartupError
 from loam_shared import logging
 
 
@@ -23,25 +21,33 @@ def main() -> int:
     arguments = commands.parse_args()
     try:
         return _run(arguments.command or "serve")
-    except StartupError as error:
-        print(f"loam-gateway: {error}", file=sys.stderr)  # noqa: T201 - the one sentence for the one who started it
-        return 1
     except ValidationError as error:
-        print(f"loam-gateway: {_sentence(error)}", file=sys.stderr)  # noqa: T201 - as above
+        print(f"loam-gateway: {_sentence(error)}", file=sys.stderr)  # noqa: T201 - the one sentence for who started it
         return 2
 
 
 def _run(command: str) -> int:
     if command == "serve":
-        settings = Settings()
-        logging.configure(settings.log_level, service="gateway")
-        return uvloop.run(serve(settings))
+        return _serve(Settings())
     database = DatabaseSettings()
     logging.configure(database.log_level, service="gateway")
     if command == "migrate":
         migrations.upgrade(database.database_url)
         return 0
     return asyncio.run(verify_ledger(database.database_url))
+
+
+def _serve(settings: Settings) -> int:
+    # Loading all that serving needs takes a second, which the other commands need not wait for.
+    from loam_gateway.server import serve  # noqa: PLC0415
+    from loam_gateway.startup import StartupError  # noqa: PLC0415
+
+    logging.configure(settings.log_level, service="gateway")
+    try:
+        return uvloop.run(serve(settings))
+    except StartupError as error:
+        print(f"loam-gateway: {error}", file=sys.stderr)  # noqa: T201 - as above
+        return 1
 
 
 def _sentence(error: ValidationError) -> str:
