@@ -8,9 +8,17 @@ OPERATOR_SECRETS = "loam-operator-secrets"
 SERVICE_PORT = 8080
 
 
+_PREFIX, _GATEWAY_KEY = "loam-", "-gateway-key"
+
+
 def key_secret(pipeline: str) -> str:
     """The Secret with the gateway key of a pipeline's own pods."""
-    return f"{pipeline}-gateway-key"
+    return f"{pipeline}{_GATEWAY_KEY}"
+
+
+def is_reserved_secret(name: str) -> bool:
+    """Whether the operator itself makes Secrets of such names, so that no manifest may claim one beforehand."""
+    return name.startswith(_PREFIX) or name.endswith(_GATEWAY_KEY)
 
 
 def configuration(pipeline: str) -> str:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from loam_operator.decide.facts import READY, Fact, fails
 from loam_operator.keys import StoredKey, is_owned, stored
+from loam_operator.names import is_reserved_secret
 from loam_operator.seen import SeenApiKey
 
 Action = Literal["Create", "Replace", "Rotate", "Keep"]
@@ -18,6 +19,10 @@ def obstacle(seen: SeenApiKey) -> Fact | None:
     if seen.tenant.status.namespace is None:
         message = f'tenant "{seen.tenant.metadata.name}" has no namespace of its own yet'
         return fails(READY, "TenantNotReady", message)
+    if is_reserved_secret(seen.key.spec.secret_name):
+        name = seen.key.spec.secret_name
+        message = f'Secret "{name}" is one of Loam\'s own names (loam-…, …-gateway-key); name another'
+        return fails(READY, "SecretNameReserved", message)
     if seen.secret is not None and not is_owned(seen.secret, seen.key.metadata.uid):
         name = seen.key.spec.secret_name
         message = f'Secret "{name}" was not made for this ApiKey and is left alone; name another in spec.secretName'

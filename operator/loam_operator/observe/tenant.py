@@ -1,10 +1,13 @@
 """Reads what a Tenant depends on."""
 
+from collections.abc import Iterator
+
 from loam_operator.api.v1alpha1 import ApiKey, Tenant
 from loam_operator.cluster import Cluster, Ref
+from loam_operator.keys import is_owned
 from loam_operator.kinds import NAMESPACE
 from loam_operator.observe.secrets import referred
-from loam_operator.observe.world import read, read_all, route
+from loam_operator.observe.world import read, read_all, route, secret
 from loam_operator.seen import SeenTenant
 from loam_operator.settings import Platform
 
@@ -25,5 +28,13 @@ def observe(cluster: Cluster, name: str, platform: Platform) -> SeenTenant | Non
         tenants={other.metadata.uid: other.metadata.name for other in read_all(cluster, Tenant)},
         missing_models=tuple(model for model in tenant.spec.models if route(cluster, model) is None),
         credentials={provider: text for provider, text in credentials.items() if text is not None},
-        key_secrets=tuple(sorted({key.spec.secret_name for key in read_all(cluster, ApiKey, namespace)})),
+        key_secrets=tuple(sorted(_key_secrets(cluster, namespace))),
     )
+
+
+def _key_secrets(cluster: Cluster, namespace: str) -> Iterator[str]:
+    """Secrets made for ApiKeys. An ApiKey may name any Secret, so the name alone says nothing about whose it is."""
+    for key in read_all(cluster, ApiKey, namespace):
+        found = secret(cluster, key.spec.secret_name, namespace)
+        if found is not None and is_owned(found, key.metadata.uid):
+            yield key.spec.secret_name

@@ -116,6 +116,14 @@ def test_a_rotated_key_leaves_the_old_one_working_for_the_overlap_only(acme) -> 
     assert apikey.look_again(seen, key) == timedelta(hours=24).total_seconds()
 
 
+@pytest.mark.parametrize("name", ["loam-storage", "loam-later", "handbook-gateway-key"])
+def test_a_key_never_takes_a_name_that_the_operator_itself_will_need(acme, name: str) -> None:
+    seen = seen_key(acme, None)
+    taking = seen.key.model_copy(update={"spec": seen.key.spec.model_copy(update={"secret_name": name})})
+    assert apikey.obstacle(seen) is None
+    assert apikey.obstacle(replace(seen, key=taking)).reason == "SecretNameReserved"
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -33,11 +33,25 @@ def agrees(name: str, manifests: Sequence[Manifest]) -> bool:
 
 
 def seen_tenant(acme):
+    owned = {"loam.dev/owner-uid": "uid-of-backend"}
+    meta = {"name": "backend-key", "namespace": "acme", "annotations": owned}
+    acme.put({"apiVersion": "v1", "kind": "Secret", "metadata": meta})
     return observe_tenant.observe(acme, "acme", PLATFORM)
 
 
 def test_a_tenant_becomes_exactly_these_objects(acme) -> None:
     assert agrees("tenant", render_tenant.render(seen_tenant(acme), "Adopted", PLATFORM))
+
+
+@pytest.mark.parametrize("owner", [{}, {"loam.dev/owner-uid": "uid-of-acme"}])
+def test_an_api_key_that_names_somebody_elses_secret_lets_nobody_read_it(acme, owner: dict) -> None:
+    key = acme.objects[Ref("loam.dev/v1alpha1", "ApiKey", "backend", "acme")]
+    thief = {"name": "thief", "namespace": "acme", "uid": "uid-of-thief"}
+    acme.put(key | {"metadata": thief, "spec": key["spec"] | {"secretName": "loam-storage"}})
+    meta = {"name": "loam-storage", "namespace": "acme", "annotations": owner}
+    acme.put({"apiVersion": "v1", "kind": "Secret", "metadata": meta})
+    [role] = [made for made in render_tenant.render(seen_tenant(acme), "Adopted", PLATFORM) if made["kind"] == "Role"]
+    assert role["rules"][0]["resourceNames"] == ["backend-key"]
 
 
 def test_a_pipeline_becomes_exactly_these_objects(acme) -> None:
