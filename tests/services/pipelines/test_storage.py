@@ -79,6 +79,21 @@ async def test_the_platforms_own_bucket_is_no_source(storage, name):
         await storage.provision(name, uid="1", source_buckets=[storage.objects.bucket])
 
 
+@pytest.mark.parametrize("pattern", ["*", "loam*", "acme-?ocs", "acme/docs", ""])
+async def test_a_pattern_is_no_source_bucket(storage, name, pattern):
+    with pytest.raises(InvalidRequestError, match="no bucket's name"):
+        await storage.provision(name, uid="1", source_buckets=["fine-docs", pattern])
+
+
+def test_no_two_tenants_share_an_iam_user_and_none_has_one_of_the_platforms():
+    long = "a" * 63
+    cut = user_of(long)
+    assert len(cut) <= 64
+    # The tenant whose whole name would read as the cut one, and one named like the platform's own user.
+    assert user_of(cut.removeprefix("loam-tenant-").replace("_", "-")) != cut
+    assert user_of("gateway") not in {"loam-gateway", "gateway"}
+
+
 async def test_provisioning_again_gives_the_same_login(storage, name):
     grants = [await storage.provision(name, uid="1") for _ in range(3)]
     assert {grant.access_key_id for grant in grants} == {grants[0].access_key_id}

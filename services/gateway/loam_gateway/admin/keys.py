@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Depends
 
+from loam_gateway.admin.names import KeyId, TenantName
 from loam_gateway.admin.tenants import Acting
 from loam_gateway.auth import operator
 from loam_gateway.directory import changes, queries
@@ -13,7 +14,7 @@ router = APIRouter(prefix="/admin/v1/tenants/{tenant}/keys/{key_id}", dependenci
 
 
 @router.put("", status_code=204)
-async def put(tenant: str, key_id: str, desired: KeyPut, deps: Deps, act: Acting) -> None:
+async def put(tenant: TenantName, key_id: KeyId, desired: KeyPut, deps: Deps, act: Acting) -> None:
     """Make the key as desired. 404 without its tenant, 409 when a hash is another key's."""
     if await queries.tenant_put(deps.pool, tenant) is None:
         raise NotFoundError(f"there is no tenant {tenant}")
@@ -23,7 +24,7 @@ async def put(tenant: str, key_id: str, desired: KeyPut, deps: Deps, act: Acting
 
 
 @router.delete("", status_code=204)
-async def delete(tenant: str, key_id: str, deps: Deps, act: Acting) -> None:
+async def delete(tenant: TenantName, key_id: KeyId, deps: Deps, act: Acting) -> None:
     """Revoke the key, if it is there."""
     await changes.revoke_key(deps.pool, tenant, key_id, act)
     deps.directory.forget()

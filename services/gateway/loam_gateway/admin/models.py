@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Depends
 
+from loam_gateway.admin.names import ModelName
 from loam_gateway.admin.tenants import Acting
 from loam_gateway.auth import operator
 from loam_gateway.directory import changes, queries
@@ -13,7 +14,7 @@ router = APIRouter(prefix="/admin/v1/models/{name}", dependencies=[Depends(opera
 
 
 @router.put("", status_code=204)
-async def put(name: str, desired: ModelPut, deps: Deps, act: Acting) -> None:
+async def put(name: ModelName, desired: ModelPut, deps: Deps, act: Acting) -> None:
     """Make the model as desired. 409 when it belongs to another ModelRoute."""
     try:
         queries.price_list(desired)
@@ -24,7 +25,7 @@ async def put(name: str, desired: ModelPut, deps: Deps, act: Acting) -> None:
 
 
 @router.delete("", status_code=204)
-async def delete(name: str, deps: Deps, act: Acting) -> None:
+async def delete(name: ModelName, deps: Deps, act: Acting) -> None:
     """Take the model away; entries that name it stay."""
     await changes.delete_model(deps.pool, name, act)
     deps.directory.forget()

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 
+from loam_gateway.admin.names import TenantName
 from loam_gateway.admin.spending import spending
 from loam_gateway.auth import operator
 from loam_gateway.directory import changes, queries
@@ -26,7 +27,7 @@ Acting = Annotated[Act, Depends(act_of)]
 
 
 @router.put("", response_model_exclude_none=True)
-async def put(tenant: str, desired: TenantPut, deps: Deps, act: Acting) -> TenantState:
+async def put(tenant: TenantName, desired: TenantPut, deps: Deps, act: Acting) -> TenantState:
     """Make the tenant as desired. 409 when another Tenant of that name has it, or has left data under it."""
     check_amounts(desired)
     grant = await _provision(deps, tenant, desired)
@@ -36,7 +37,7 @@ async def put(tenant: str, desired: TenantPut, deps: Deps, act: Acting) -> Tenan
 
 
 @router.get("", response_model_exclude_none=True)
-async def show(tenant: str, deps: Deps) -> TenantState:
+async def show(tenant: TenantName, deps: Deps) -> TenantState:
     """The tenant's storage and spend."""
     desired = await queries.tenant_put(deps.pool, tenant)
     if desired is None:
@@ -46,7 +47,7 @@ async def show(tenant: str, deps: Deps) -> TenantState:
 
 @router.delete("")
 async def delete(
-    tenant: str, uid: str, policy: Annotated[Literal["Retain", "Delete"], Query()], deps: Deps, act: Acting
+    tenant: TenantName, uid: str, policy: Annotated[Literal["Retain", "Delete"], Query()], deps: Deps, act: Acting
 ) -> Purge:
     """End the tenant; called again until all is done."""
     await changes.end_tenant(deps.pool, tenant, uid, act)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
+from loam_gateway.admin.names import PipelineName, TenantName
 from loam_gateway.auth import operator
 from loam_gateway.pipelines import catalog, purge
 from loam_gateway.pipelines.model import PipelineId
@@ -11,7 +12,13 @@ from loam_gateway.state import Deps
 from loam_shared.contracts.admin import PipelinePut, PipelineState, Purge
 
 router = APIRouter(prefix="/admin/v1/tenants/{tenant}/pipelines/{name}", dependencies=[Depends(operator)])
-Addressed = Annotated[PipelineId, Depends(PipelineId)]
+
+
+async def _pipeline(tenant: TenantName, name: PipelineName) -> PipelineId:
+    return PipelineId(tenant, name)
+
+
+Addressed = Annotated[PipelineId, Depends(_pipeline)]
 
 
 @router.put("")

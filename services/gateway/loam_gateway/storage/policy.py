@@ -1,10 +1,12 @@
 """Where a tenant's data lies, and what the tenant's identity may do there. Pure."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
 _IAM_NAME_LIMIT = 64
+_BUCKET = re.compile(r"[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]")
 
 
 def prefix_of(tenant: str) -> str:
@@ -13,11 +15,20 @@ def prefix_of(tenant: str) -> str:
 
 
 def user_of(tenant: str) -> str:
-    """The IAM user of a tenant; a name too long for IAM is cut and told apart by a hash."""
-    name = f"loam-{tenant}"
+    """The IAM user of a tenant; a name too long for IAM is cut and told apart by a hash.
+
+    No other user of the account is called so: one that is there already is taken for the tenant's, with its keys. The
+    underscore, which no tenant's name has, keeps a cut name from being another tenant's whole one.
+    """
+    name = f"loam-tenant-{tenant}"
     if len(name) <= _IAM_NAME_LIMIT:
         return name
-    return f"{name[: _IAM_NAME_LIMIT - 9]}-{hashlib.sha256(tenant.encode()).hexdigest()[:8]}"
+    return f"{name[: _IAM_NAME_LIMIT - 9]}_{hashlib.sha256(tenant.encode()).hexdigest()[:8]}"
+
+
+def is_bucket(name: str) -> bool:
+    """Whether that can be one bucket's name; a policy would take ``*`` and ``?`` for those of many."""
+    return _BUCKET.fullmatch(name) is not None
 
 
 def access_policy(bucket: str, prefix: str, source_buckets: Sequence[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import asyncpg
 from loam_gateway.adapters.iam import AccessKey, Identities
 from loam_gateway.adapters.postgres import Connection, Pool
 from loam_gateway.adapters.s3 import ObjectStore
-from loam_gateway.storage.policy import access_policy, prefix_of, user_of
+from loam_gateway.storage.policy import access_policy, is_bucket, prefix_of, user_of
 from loam_gateway.vault import Vault, VaultError
 from loam_shared.contracts.admin import StorageGrant
 from loam_shared.errors import ConflictError, InvalidRequestError
@@ -47,13 +47,16 @@ class Storage:
         """The tenant's prefix and, where identities are made here, a login that reaches only it and the source buckets.
 
         Data that an earlier tenant left under this name falls to the same `uid`, or to any with `adopt`. Raises
-        ConflictError otherwise, InvalidRequestError for a source bucket that is the platform's own, UnavailableError.
+        ConflictError otherwise, InvalidRequestError for a source bucket that is the platform's own or none, and
+        UnavailableError.
         """
         if self.objects.bucket in source_buckets:
             raise InvalidRequestError(
                 f"sourceBuckets names {self.objects.bucket}, which holds every tenant's data; name your own buckets",
                 param="sourceBuckets",
             )
+        if strange := [name for name in source_buckets if not is_bucket(name)]:
+            raise InvalidRequestError(f'sourceBuckets: "{strange[0]}" is no bucket\'s name', param="sourceBuckets")
         await self.objects.ensure_bucket()
         await self._pool.execute(_REGISTER, tenant, uid)
         async with self._locked(tenant) as (connection, row):
