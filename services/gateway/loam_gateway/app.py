@@ -5,7 +5,9 @@ Each is an application of its own, so that no route can leak from one to another
 
 from collections.abc import Iterable
 
-from fastapi import APIRouter, FastAPI
+import asyncpg
+import structlog
+from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import ASGIApp
 
 from loam_gateway.admin import ROUTERS as ADMIN
@@ -14,6 +16,9 @@ from loam_gateway.metrics import CountAnswers
 from loam_gateway.public import ROUTERS as PUBLIC
 from loam_gateway.state import Runtime
 from loam_shared import http
+from loam_shared.errors import InvalidRequestError
+
+_log = structlog.get_logger()
 
 
 def public(runtime: Runtime) -> ASGIApp:
@@ -36,7 +41,16 @@ def _app(listener: str, routers: Iterable[APIRouter], runtime: Runtime) -> ASGIA
     app = FastAPI(title=f"Loam, {listener}", openapi_url=None, max_body_size=runtime.settings.max_body_bytes)
     app.state.runtime = runtime
     http.install(app)
+    app.add_exception_handler(asyncpg.DataError, _answer_unstorable)
     app.add_middleware(CountAnswers, metrics=runtime.metrics, listener=listener)
     for router in routers:
         app.include_router(router)
     return http.LargeBodiesRefusedInShape(app)
+
+
+async def _answer_unstorable(request: Request, error: Exception) -> Response:
+    """What PostgreSQL has no place for: a U+0000 in a text, a number or a moment beyond its types."""
+    request_id = http.request_id_of(request)
+    _log.warning("unstorable value", path=request.url.path, request_id=request_id, error=str(error))
+    refusal = InvalidRequestError("a value of the request cannot be kept: a text with U+0000, or one out of range")
+    return http.error_response(refusal, request_id)

@@ -22,10 +22,10 @@ def parse_usd(text: str) -> int:
         raise ValueError(f'"{text}" is not an amount in USD; write a decimal such as "0.25"') from None
     if not amount.is_finite() or amount < 0:
         raise ValueError(f'"{text}" must be an amount of at least 0 in USD, such as "0.25"')
-    nanos = int((amount * NANOS_PER_USD).to_integral_value(ROUND_CEILING))
-    if nanos > MAX_NANOS:
+    # Compared before it is multiplied: "1e999999" is an amount, too, and would overflow.
+    if amount > Decimal(MAX_NANOS) / NANOS_PER_USD:
         raise ValueError(f'"{text}" is larger than the ledger can hold (about 4.6 billion USD)')
-    return nanos
+    return int((amount * NANOS_PER_USD).to_integral_value(ROUND_CEILING))
 
 
 def format_usd(nanos: int) -> str:

@@ -414,3 +414,40 @@ async def test_retained_documents_come_back_to_the_same_tenant_and_to_no_other(g
     assert [(one["documentId"], one["status"]) for one in page["documents"]] == [(taken["documentId"], "Ready")]
     _, versions = await told(again.call("GET", "/versions"))
     assert [one["version"] for one in versions["versions"]] == [1]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"name": "a.md", "text": "x", "mediaType": "text/plain\r\nx-amz-acl: public-read"},
+        {"name": "a.md", "text": "x", "mediaType": "text/\0"},
+        {"name": "a.md", "text": "x", "mediaType": "text/" + "x" * 10_000},
+        {"name": "a.md", "contentBase64": "é"},
+        {"name": "a\nb.md", "text": "x"},
+    ],
+)
+async def test_a_document_with_odd_letters_about_it_is_refused_before_it_is_stored(gateway, acme, document):
+    status, answer = await told(acme.call("POST", "/documents", json=document))
+    assert (status, answer["error"]["code"]) == (400, "invalid_request")
+    assert await objects(gateway, acme) == {}
+
+
+@pytest.mark.parametrize(
+    ("boundary", "media_type"), [("B" * 5000, b"text/plain"), ("B", b"text/\x01"), ("B", b"text/\xff")]
+)
+async def test_a_multipart_body_with_odd_framing_is_refused(acme, boundary, media_type):
+    head = b'Content-Disposition: form-data; name="f"; filename="a.md"\r\nContent-Type: ' + media_type
+    mark = boundary.encode()
+    body = b"--" + mark + b"\r\n" + head + b"\r\n\r\nx\r\n--" + mark + b"--\r\n"
+    headers = {"content-type": f"multipart/form-data; boundary={boundary}"}
+    status, answer = await told(acme.call("POST", "/documents", data=body, headers=headers))
+    assert (status, answer["error"]["code"]) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("number", [-1, 2**31, 2**63, 2**80])
+async def test_a_worker_cannot_commit_numbers_that_no_index_has(acme, number):
+    _, work = await told(acme.work("claim", {"worker": "test", "waitSeconds": 5}))
+    index = {"table": f"handbook-v{number}", "tableVersion": 1, "chunks": 1, "indexVersion": number}
+    body = {"epoch": work["epoch"], "index": index, "results": []}
+    status, answer = await told(acme.work("commit", body))
+    assert (status, answer["error"]["code"]) == (400, "invalid_request")

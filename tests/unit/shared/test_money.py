@@ -20,7 +20,9 @@ def test_a_price_is_rounded_up_by_less_than_one_nano_dollar(units: int, price: i
     assert 0 <= price_of(units, price) - exact < 1
 
 
-@pytest.mark.parametrize("text", ["-5", "", "five", "NaN", "Infinity", "1e30", "0x10", "--1"])
+@pytest.mark.parametrize(
+    "text", ["-5", "", "five", "NaN", "Infinity", "1e30", "1e999999", "1e999999999999999999", "0x10", "--1"]
+)
 def test_what_is_no_amount_is_refused_in_a_sentence(text: str) -> None:
     with pytest.raises(ValueError, match=r'^".*" (is not|must be|is larger)'):
         parse_usd(text)

@@ -2,11 +2,24 @@
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from loam_shared.errors import InvalidRequestError
 
 _NAME = r"^[A-Za-z0-9_-]{1,64}$"
+
+
+def _writable(schema: dict[str, Any]) -> dict[str, Any]:
+    """Raises ValueError for what cannot be passed on: integers beyond 64 bits, nesting without end."""
+    try:
+        orjson.dumps(schema)
+    except orjson.JSONEncodeError as error:
+        raise ValueError(f"cannot be passed on: {error}") from error
+    return schema
+
+
+_Schema = Annotated[dict[str, Any], AfterValidator(_writable)]
 
 
 class _Part(BaseModel):
@@ -112,7 +125,7 @@ class Function(_Part):
 
     name: str = Field(pattern=_NAME)
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: _Schema | None = None
 
 
 class Tool(_Part):
@@ -140,7 +153,7 @@ class JsonSchema(_Part):
 
     name: str = Field(pattern=_NAME)
     description: str | None = None
-    schema_: dict[str, Any] = Field(default_factory=lambda: {"type": "object"}, alias="schema")
+    schema_: _Schema = Field(default_factory=lambda: {"type": "object"}, alias="schema")
 
 
 class TextFormat(_Part):

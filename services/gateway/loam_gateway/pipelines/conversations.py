@@ -25,7 +25,7 @@ async def remember(pool: Pool, pipeline: PipelineId, owner: str, session_id: str
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(_BEGIN, *pipeline, owner, session_id)
         before = _MESSAGES.validate_json(await connection.fetchval(_RECALL_LOCKED, *pipeline, owner, session_id))
-        kept = [message.model_dump() for message in latest([*before, *said])]
+        kept = [message.model_dump() for message in latest([*before, *map(_storable, said)])]
         await connection.execute(_REMEMBER, *pipeline, owner, session_id, orjson.dumps(kept).decode())
 
 
@@ -41,6 +41,11 @@ def latest(messages: Sequence[Message]) -> list[Message]:
     while kept and kept[0].role != "user":
         kept.pop(0)
     return kept
+
+
+def _storable(message: Message) -> Message:
+    """The message without U+0000, which PostgreSQL does not take and which says nothing."""
+    return message.model_copy(update={"content": message.content.replace("\0", "")})
 
 
 _RECALL = """

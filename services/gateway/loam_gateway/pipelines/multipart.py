@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from loam_shared.errors import InvalidRequestError
@@ -27,7 +27,11 @@ async def files(content_type: str, body: AsyncIterator[bytes]) -> AsyncIterator[
     _, options = parse_options_header(content_type)
     if not (boundary := options.get(b"boundary")):
         raise InvalidRequestError("the multipart body has no boundary in its Content-Type")
-    events = _events(_Parser(boundary), body)
+    try:
+        parser = _Parser(boundary)
+    except FormParserError as error:
+        raise InvalidRequestError(f"the multipart body is malformed: {error}") from error
+    events = _events(parser, body)
     async for event in events:
         if isinstance(event, _Headers) and (name := event.file_name()) is not None:
             yield FilePart(name, event.media_type(), _until_end(events))
@@ -79,7 +83,7 @@ class _Parser:
     def feed(self, chunk: bytes) -> list[_Event]:
         try:
             self._parser.write(chunk)
-        except MultipartParseError as error:
+        except FormParserError as error:
             raise InvalidRequestError(f"the multipart body is malformed: {error}") from error
         events, self._events = self._events, []
         return events

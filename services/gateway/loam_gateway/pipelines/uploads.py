@@ -1,9 +1,9 @@
 """Taking documents in: from the request into the object store as they arrive, with bounded memory, all or none."""
 
 import base64
-import binascii
 import hashlib
 import mimetypes
+import re
 import unicodedata
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -28,6 +28,9 @@ MAX_INLINE_BYTES = 10 * 2**20
 # Boundaries and part headers come on top of the documents' own bytes.
 _FRAMING_BYTES = 64 * 2**10
 _MAX_NAME = 512
+_MAX_MEDIA_TYPE = 255
+# It becomes a header towards the object store.
+_MEDIA_TYPE = re.compile(r"[\x20-\x7e]+/[\x20-\x7e]+")
 _MAX_IDEMPOTENCY_KEY = 255
 
 
@@ -37,7 +40,7 @@ class InlineDocument(Wire):
     name: str
     text: str | None = None
     content_base64: str | None = Field(default=None, repr=False)
-    media_type: str | None = None
+    media_type: str | None = Field(default=None, max_length=_MAX_MEDIA_TYPE)
 
 
 class Intake:
@@ -95,7 +98,7 @@ class Intake:
 
     async def _write(self, given_name: str, media_type: str | None, body: AsyncIterator[bytes]) -> None:
         name = _checked_name(given_name)
-        media_type = media_type or mimetypes.guess_type(name)[0] or "application/octet-stream"
+        media_type = _checked_media_type(media_type) or mimetypes.guess_type(name)[0] or "application/octet-stream"
         key = self._new_key(name)
         await documents.announce_object(self._room.pool, self._pipeline.tenant, key)
         digest = hashlib.sha256()
@@ -139,7 +142,7 @@ def _content(document: InlineDocument) -> bytes:
         return document.text.encode()
     try:
         return base64.b64decode(document.content_base64 or "", validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii's own errors are such, and so is the one about letters beyond ASCII
         raise InvalidRequestError(f"contentBase64 is not base64: {error}", param="contentBase64") from error
 
 
@@ -151,6 +154,12 @@ def _checked_name(name: str) -> str:
             f"a document's name needs 1 to {_MAX_NAME} characters and no control characters", param="name"
         )
     return name
+
+
+def _checked_media_type(media_type: str | None) -> str | None:
+    if media_type and (len(media_type) > _MAX_MEDIA_TYPE or not _MEDIA_TYPE.fullmatch(media_type)):
+        raise InvalidRequestError("a document's media type is written such as text/plain", param="mediaType")
+    return media_type
 
 
 async def _once(content: bytes) -> AsyncIterator[bytes]:

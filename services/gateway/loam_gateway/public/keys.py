@@ -25,6 +25,8 @@ from loam_shared.http import request_id_of
 from loam_shared.money import format_usd
 
 router = APIRouter(prefix="/v1/auth/keys")
+# As in ApiKey manifests.
+_USER = r"^[-._@:a-zA-Z0-9]+$"
 KeyWriter = Annotated[Principal, Depends(caller_with("keys:write"))]
 
 
@@ -35,7 +37,7 @@ class NewKey(Wire):
     scopes: frozenset[str] = Field(min_length=1)
     monthly_budget: str | None = None
     expires_at: AwareDatetime | None = None
-    user: str | None = Field(default=None, min_length=1, max_length=256)
+    user: str | None = Field(default=None, max_length=128, pattern=_USER)
 
 
 @router.post("")

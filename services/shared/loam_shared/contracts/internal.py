@@ -15,20 +15,24 @@ of a batch or nothing of it, and a worker that died half-way left nothing that c
 """
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from loam_shared.contracts import Wire
+
+# What the ledger's tables hold: PostgreSQL's bigint and integer.
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Number = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class IndexPointer(Wire):
     """The table and the version of it that counts; whatever lies beyond it in S3 was never committed."""
 
     table: str
-    table_version: int
-    chunks: int
-    index_version: int = 1
+    table_version: Count
+    chunks: Count
+    index_version: Number = 1
 
 
 class Job(Wire):
@@ -79,7 +83,7 @@ class SourceDocument(Wire):
     bucket: str | None = None
     key: str
     etag: str
-    size: int
+    size: Count
 
 
 class Register(Wire):
@@ -104,8 +108,8 @@ class JobResult(Wire):
 
     job_id: str
     state: Literal["Done", "Failed"]
-    pages: int | None = None
-    chunks: int | None = None
+    pages: Number | None = None
+    chunks: Number | None = None
     title: str | None = None
     error: str | None = None
     retry: bool = False
