@@ -165,6 +165,11 @@ async def test_an_unreadable_document_is_refused_with_its_mend(name, data, mend)
     assert mend in await _refusal(name, data)
 
 
+async def test_a_title_never_holds_what_cannot_be_stored():
+    parsed = await _parse("a.md", "# Le\0ave\n\n26 days".encode("utf-16"))
+    assert parsed.extracted.title == "Leave"
+
+
 async def test_a_parser_that_wants_too_much_memory_is_stopped():
     limits = ParsingLimits(memory_bytes=400 << 20)
     refusal = await _refusal("a.html", b"<p>" + b"<b>x</b>" * 8_000_000, limits)

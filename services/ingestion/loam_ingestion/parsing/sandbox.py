@@ -103,4 +103,6 @@ def _explained(status: int) -> str:
 
 def _extracted(found: dict[str, object]) -> Extracted:
     headings = tuple(Heading(**heading) for heading in found["headings"])  # type: ignore[attr-defined]  # our own JSON
-    return Extracted(str(found["text"]), found["title"], headings, tuple(found["page_starts"]))  # type: ignore[arg-type]  # our own JSON
+    # A title is kept in PostgreSQL, which takes no U+0000; UTF-16 and PDF have a place for it.
+    title = found["title"] and str(found["title"]).replace("\0", "")
+    return Extracted(str(found["text"]), title or None, headings, tuple(found["page_starts"]))  # type: ignore[arg-type]  # our own JSON
