@@ -72,7 +72,3 @@ def _call(connection: Connection, ask: Callable[[Gateway], Awaitable[Any]]) -> A
 
 def _show(made: dict[str, Any]) -> None:
     out.print(f"{made['keyId']}: {made['apiKey']}", markup=False)
-
-
-def _row(key: dict[str, Any]) -> list[str]:
-    return [key["keyId"], key["name"], " ".join(key["scopes"]), key["monthlyBudget"] or "-", key["expiresAt"] or "-"]

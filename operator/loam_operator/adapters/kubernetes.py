@@ -149,7 +149,8 @@ class KubernetesCluster:
         version = known["metadata"]["resourceVersion"]
         body = {"metadata": {"finalizers": list(finalizers), "resourceVersion": version}}
         try:
-            live = await self._api.request("PATCH", _path(ref), body=body, content_type=_MERGE)
+            query = {"fieldManager": FIELD_MANAGER}
+            live = await self._api.request("PATCH", _path(ref), body=body, query=query, content_type=_MERGE)
         except NotFoundError:
             self._forget(ref)
             return

@@ -84,8 +84,10 @@ def _key_secret(seen: SeenPipeline) -> Fact | None:
     return None
 
 
-def serving(seen: SeenPipeline) -> Fact:
+def serving(seen: SeenPipeline, accepted: Fact) -> Fact:
     """Whether its pods run."""
+    if accepted.status != "True":
+        return fails("Serving", "NotAccepted", "the manifest is not accepted")
     if seen.tenant is not None and seen.tenant.spec.suspended:
         return fails("Serving", "Suspended", "the tenant is suspended")
     for deployment in (seen.retrieval, seen.ingestion):

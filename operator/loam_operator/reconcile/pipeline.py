@@ -72,7 +72,7 @@ async def _report(context: Context, seen: SeenPipeline, accepted: Fact, pushed: 
     pipeline, before = seen.pipeline, seen.pipeline.status
     tenant = seen.tenant.metadata.name if seen.tenant else ""
     state = context.reports.pipelines.get(f"{tenant}/{pipeline.metadata.name}") or pushed
-    facts = [accepted, decide.serving(seen)]
+    facts = [accepted, decide.serving(seen, accepted)]
     whole = [ready(facts, decide.left_out(pipeline)), *facts, decide.indexed(state), decide.synced(pipeline, state)]
     generation = pipeline.metadata.generation
     said = RagPipelineStatus(

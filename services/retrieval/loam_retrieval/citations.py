@@ -12,7 +12,9 @@ from loam_shared.contracts.retrieval import Citation, Span
 
 _MARKER = re.compile(r"\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
 _BEGUN = re.compile(r"\[[\d\s,;]{0,20}\Z")
-_SENTENCE = re.compile(r"[^\s][^\n]*?(?:[.!?\u2026][\"')\]]*(?=\s)|(?=\n)|\Z)", re.MULTILINE)
+# A long line that ends in the middle of a sentence was wrapped by an editor, unless a list or heading begins below it.
+_WRAP = r"(?<=[^\n]{60})(?<![:;|])\n(?![\n#|>*\u2022+-]|\d+[.)])"
+_SENTENCE = re.compile(rf"[^\s](?:[^\n]|{_WRAP})*?(?:[.!?\u2026][\"')\]]*(?=\s)|(?!{_WRAP})(?=\n)|\Z)")
 _WORD = re.compile(r"\w+")
 _LONGEST_QUOTE = 500
 

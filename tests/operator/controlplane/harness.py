@@ -19,11 +19,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from .pki import Authority, Identity, private_pem
 
 _LEASH = Path(__file__).with_name("leash.py")
+_TRIES = 3
 _READY_SECONDS = 90
 
 
 class StartError(Exception):
     """A part of the control plane did not come up; the message ends with its log."""
+
+
+class _EndedError(StartError):
+    """One of the programs ended before all were ready."""
 
 
 @dataclass
@@ -63,6 +68,15 @@ class ControlPlane:
 
     def start(self, crds: Sequence[Mapping[str, Any]] = ()) -> None:
         """Start all three, with these CRDs, and wait until they are ready. Raises StartError."""
+        for _ in range(_TRIES - 1):
+            try:
+                return self._start(crds)
+            except _EndedError:
+                # Somebody else may have taken a port between our choosing it and the program's listening on it.
+                self.stop()
+        return self._start(crds)
+
+    def _start(self, crds: Sequence[Mapping[str, Any]]) -> None:
         etcd, apiserver, manager, metrics = _free_ports(4)
         self.url = f"https://127.0.0.1:{apiserver}"
         self._write_identities()
@@ -122,22 +136,26 @@ class ControlPlane:
         ]
 
     def _run(self, name: str, arguments: list[str]) -> None:
-        process = _Process([str(self.binaries[name]), *arguments], self.folder / f"{name}.log")
+        process = _Process(name, [str(self.binaries[name]), *arguments], self.folder / f"{name}.log")
         self._processes.append(process)
 
     def _await(self, name: str, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _READY_SECONDS
         while not ready():
-            if time.monotonic() > deadline or any(not process.is_alive for process in self._processes):
-                log = (self.folder / f"{name}.log").read_text(errors="replace")[-2000:]
-                raise StartError(f"{name} did not become ready:\n{log}")
+            if ended := next((process for process in self._processes if not process.is_alive), None):
+                raise _EndedError(f"{ended.name} ended:\n{ended.last_words()}")
+            if time.monotonic() > deadline:
+                waiting = next(process for process in self._processes if process.name == name)
+                raise StartError(f"{name} did not become ready:\n{waiting.last_words()}")
             time.sleep(0.05)
 
 
 class _Process:
     """A program on a leash: it ends with us, even when we are killed."""
 
-    def __init__(self, command: list[str], log: Path) -> None:
+    def __init__(self, name: str, command: list[str], log: Path) -> None:
+        self.name = name
+        self._log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-S", str(_LEASH), *command],
@@ -150,6 +168,10 @@ class _Process:
     @property
     def is_alive(self) -> bool:
         return self._process.poll() is None
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        return self._log.read_text(errors="replace")[-2000:]
 
     def stop(self) -> None:
         if self._process.stdin is not None:

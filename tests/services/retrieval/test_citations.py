@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loam_retrieval.adapters.index import Passage
-from loam_retrieval.citations import Citer
+from loam_retrieval.citations import Citer, quotation
 from loam_shared.contracts.retrieval import Citation
 
 LEAVE = "Everybody gets 25 days of paid leave. Unused days expire in March.\nSick leave is unlimited."
@@ -39,6 +39,22 @@ def test_a_citation_quotes_the_sentence_that_says_it_and_knows_where_it_stands()
         inside = slice(citation.span.start - passage.start, citation.span.end - passage.start)
         assert passage.text[inside] == citation.quote
         assert citation.span.page == 3
+
+
+def test_a_sentence_that_an_editor_wrapped_is_quoted_whole():
+    wrapped = (
+        "# Money\n"
+        "A refused call costs nothing at all, and its answer names the cap that was\nreached and when it resets.\n"
+        "- A list item of more than sixty characters that goes on for a while, and on\n- Another item\n"
+    )
+    quotes = {}
+    for claim in ("A refused call names the cap and when it resets.", "Money", "Another item"):
+        quotes[claim] = quotation(_passage("money", wrapped, 0), claim).quote
+    assert list(quotes.values()) == [
+        "A refused call costs nothing at all, and its answer names the cap that was\nreached and when it resets.",
+        "# Money",
+        "- Another item",
+    ]
 
 
 def test_a_citation_of_what_was_not_retrieved_is_taken_out_and_counted():

@@ -83,7 +83,10 @@ class Chunking(Node):
 
 
 class Embedding(Node):
-    """The model that turns passages and questions into vectors. Changing it builds a new index beside the old one."""
+    """The model that turns passages and questions into vectors.
+
+    A pipeline that has an index keeps it: documents that would need vectors of another model fail, and say so.
+    """
 
     model: ObjectName
     """A ModelRoute with the capability Embed, among the tenant's models."""
