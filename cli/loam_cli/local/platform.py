@@ -9,8 +9,9 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO, cast
 
 import aiohttp
 import structlog
@@ -149,7 +150,7 @@ async def running(options: Options, report: Report) -> AsyncIterator[LocalPlatfo
         await starter.start()
         kubelet = Kubelet(cluster, _planner(cluster, data, ports), guard, http, data.logs, report.process)
         engine = await stack.enter_async_context(_operator(cluster, servers))
-        await stack.enter_async_context(_in_background(kubelet.run(), engine.run()))
+        await stack.enter_async_context(in_background(kubelet.run(), engine.run()))
         platform = LocalPlatform(data, addresses, cluster, engine, kubelet, starter.running)
         await stack.enter_async_context(_reachable(platform, servers))
         await platform.apply(options.manifests)
@@ -167,7 +168,7 @@ def _store(data: DataFolder) -> Store:
 
 
 @asynccontextmanager
-async def _in_background(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def in_background(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run these for the time of the context. What fails, in one of them or in the context, ends all and is raised."""
     try:
         async with asyncio.TaskGroup() as group:
@@ -257,6 +258,21 @@ class _Starter:
         return CommandError(f"{name} did not start: {last_words(log)} (log: {log})")
 
 
+class LossyLog:
+    """A log that loses lines while the disk is full: otherwise the line that says so would end the platform."""
+
+    def __init__(self, file: RawIOBase) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        """Append a line."""
+        with contextlib.suppress(OSError):
+            self._file.write(text.encode())
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
 @asynccontextmanager
 async def _operator(cluster: LocalCluster, servers: Servers) -> AsyncIterator[Engine]:
     """The operator itself, on the local cluster instead of Kubernetes; its log goes to a file like the others'."""
@@ -272,7 +288,8 @@ async def _operator(cluster: LocalCluster, servers: Servers) -> AsyncIterator[En
         admin_token_file=servers.secrets.admin_token_file,
         states_seconds=_STATES_SECONDS,
     )
-    with (servers.data.logs / "operator.log").open("a", buffering=1) as log:
+    with (servers.data.logs / "operator.log").open("ab", buffering=0) as file:
+        log = cast("TextIO", LossyLog(file))
         structlog.configure(
             processors=[
                 structlog.processors.add_log_level,

@@ -15,7 +15,7 @@ from loam_cli.adapters.control import RunningPlatform
 from loam_cli.errors import CommandError
 from loam_cli.local.cluster import LocalCluster
 from loam_cli.local.data import DataFolder, PlatformSecrets, Ports
-from loam_cli.local.platform import Options, running
+from loam_cli.local.platform import LossyLog, Options, in_background, running
 from loam_cli.local.process import Guard, Program, State, Supervised
 from loam_cli.local.report import Report
 from loam_cli.local.store import Store
@@ -149,3 +149,23 @@ async def test_a_program_comes_back_once_there_is_room_for_its_log(data: DataFol
 
 async def _at_once() -> bool:
     return True
+
+
+async def test_a_refusal_ends_the_platform_as_itself_and_not_as_one_of_a_group() -> None:
+    with pytest.raises(CommandError, match="not ready"):
+        async with in_background(asyncio.Event().wait()):
+            raise CommandError("not ready")
+
+
+async def test_what_fails_in_the_background_ends_the_platform_as_itself() -> None:
+    async def fails() -> None:
+        raise CommandError("no room")
+
+    with pytest.raises(CommandError, match="no room"):
+        async with in_background(fails()):
+            await asyncio.Event().wait()
+
+
+def test_a_full_disk_costs_lines_of_the_log_and_nothing_else() -> None:
+    with Path("/dev/full").open("ab", buffering=0) as file:
+        LossyLog(file).write("no room\n")
