@@ -68,9 +68,10 @@ class Up:
     began: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def start(cls, data: Path, *options: str, manifests: Path = SAMPLE) -> "Up":
+    def start(cls, data: Path, *options: str, manifests: Path | None = SAMPLE) -> "Up":
         output = data.with_name(f"{data.name}.out")
-        command = [LOAM, "up", "-f", manifests, "--data", data, *options]
+        files = ["-f", manifests] if manifests else []
+        command = [LOAM, "up", *files, "--data", data, *options]
         with output.open("w") as file:
             process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
         return cls(data, process, output)
@@ -147,7 +148,7 @@ def new_up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
     """Starts platforms that are stopped at the end of the test, come what may."""
     started: list[Up] = []
 
-    def start(*options: str, data: Path = tmp_path / "data", manifests: Path = SAMPLE) -> Up:
+    def start(*options: str, data: Path = tmp_path / "data", manifests: Path | None = SAMPLE) -> Up:
         started.append(Up.start(data, *options, manifests=manifests))
         return started[-1]
 

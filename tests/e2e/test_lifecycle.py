@@ -58,7 +58,7 @@ def test_ctrl_c_stops_everything_within_ten_seconds(
 def test_data_keys_ports_and_spending_survive_a_restart(
     new_up: Callable[..., Up], data: Path, known: dict[str, str]
 ) -> None:
-    up = new_up(data=data).ready()
+    up = new_up(data=data, manifests=None).ready()
     assert (up.key, up.known["url"]) == (known["key"], known["url"])
     assert up.documents()["light.md"] == "Ready"
     answer = up.loam("ask", "How often does the light of Rubh' an Duin flash?", "--json").json

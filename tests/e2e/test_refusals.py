@@ -88,6 +88,10 @@ def test_aws_without_a_key_for_it(data: Path) -> None:
     assert "AWS_BEARER_TOKEN_BEDROCK" in said
 
 
+def test_a_platform_without_anything_to_run(data: Path) -> None:
+    assert "name manifests with -f" in refused("up", data=data)
+
+
 def test_a_question_to_a_platform_that_does_not_run(data: Path) -> None:
     assert "no local platform runs on" in refused("ask", "Is anybody there?", data=data)
 

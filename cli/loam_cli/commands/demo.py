@@ -56,14 +56,15 @@ async def _demo(options: Options, documents: dict[str, Path], questions: Sequenc
     async with until_stopped(), running(options, report) as platform:
         if await settled(platform, report):
             raise CommandError("the sample tenant did not become ready; `loam up -f samples/acme/` shows more")
+        describe(platform, report)
         key = api_keys(platform.cluster.all())[_KEY]
         url = platform.addresses.url("public")
         async with Gateway.open(url, key) as gateway:
             await _ingest(gateway, documents, report)
             for question in questions:
                 await _ask(gateway, question)
-        describe(platform, report)
-        _say_how_to_go_on(url, key)
+            report.line(f"\n{len(questions)} answers, {report.seconds:.1f} s after the start")
+        _say_how_to_go_on(url, key, options.data)
         if sys.stdout.isatty():
             report.line("[dim]Ctrl-C stops everything; data stays.[/]")
             await asyncio.Event().wait()
@@ -91,14 +92,15 @@ async def _ask(gateway: Gateway, question: str) -> None:
     await print_cost(gateway, answer.usage)
 
 
-def _say_how_to_go_on(url: str, key: str) -> None:
+def _say_how_to_go_on(url: str, key: str, data: Path) -> None:
+    loam = ".venv/bin/loam" if data == DEFAULT_DATA else f"LOAM_DATA={data} .venv/bin/loam"
     body = '{"messages": [{"role": "user", "content": "How do budgets work?"}]}'
     out.print(
-        "\nGo on with\n"
+        "Go on with\n"
         f"  curl -s {url}/v1/pipelines/{_PIPELINE}/chat -H 'Authorization: Bearer {key}' \\\n"
         f"       -H 'Content-Type: application/json' -d '{body}'\n"
-        '  .venv/bin/loam ask "How do budgets work?"\n'
-        "  .venv/bin/loam documents add FOLDER\n"
+        f'  {loam} ask "How do budgets work?"\n'
+        f"  {loam} documents add FOLDER\n"
         f"or with any OpenAI client: base URL {url}/v1, that key, model claude-haiku",
         markup=False,
     )

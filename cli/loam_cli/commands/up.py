@@ -13,12 +13,17 @@ from loam_cli.adapters.control import api_keys, of_kind
 from loam_cli.connection import DEFAULT_DATA
 from loam_cli.console import out
 from loam_cli.errors import CommandError
+from loam_cli.local.data import DataFolder
 from loam_cli.local.manifests import read_manifests
 from loam_cli.local.platform import LocalPlatform, Options, ready_condition, running
 from loam_cli.local.report import Report
 from loam_operator.cluster import Manifest
 
 Files = Annotated[list[Path], typer.Option("--filename", "-f", help="Manifest file or folder; may be given again.")]
+KnownFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--filename", "-f", help="Manifest file or folder; may be given again, or left out from then on."),
+]
 Data = Annotated[Path, typer.Option("--data", envvar="LOAM_DATA", help="Folder that keeps everything between runs.")]
 Port = Annotated[
     int | None, typer.Option("--port", min=1, max=65535, help="Port of the public API; any free one if not given.")
@@ -31,7 +36,7 @@ Once = Annotated[bool, typer.Option("--once", help="Stop again as soon as everyt
 
 
 def up(
-    filename: Files,
+    filename: KnownFiles = None,
     data: Data = DEFAULT_DATA,
     port: Port = None,
     bedrock: Bedrock = "local",
@@ -40,9 +45,11 @@ def up(
     """Run the whole platform on this machine: no cluster, container engine or AWS account is needed.
 
     Every Deployment that the operator makes of the manifests runs as a local process. Ctrl-C stops everything; data
-    stays in the data folder.
+    and objects stay in the data folder, so the manifests need be given once, and again when they have changed.
     """
-    options = Options(read_manifests(filename), data, port, bedrock)
+    if not filename and not DataFolder(data).objects.exists():
+        raise CommandError(f"there is nothing in {data} yet; name manifests with -f, such as -f samples/acme/")
+    options = Options(read_manifests(filename or []), data, port, bedrock)
     asyncio.run(_up(options, once=once))
 
 
