@@ -10,13 +10,14 @@ import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import ASGIApp
 
+from loam_gateway.adapters import postgres
 from loam_gateway.admin import ROUTERS as ADMIN
 from loam_gateway.internal import ROUTERS as INTERNAL
 from loam_gateway.metrics import CountAnswers
 from loam_gateway.public import ROUTERS as PUBLIC
 from loam_gateway.state import Runtime
 from loam_shared import http
-from loam_shared.errors import InvalidRequestError
+from loam_shared.errors import InvalidRequestError, UnavailableError
 
 _log = structlog.get_logger()
 
@@ -42,10 +43,21 @@ def _app(listener: str, routers: Iterable[APIRouter], runtime: Runtime) -> ASGIA
     app.state.runtime = runtime
     http.install(app)
     app.add_exception_handler(asyncpg.DataError, _answer_unstorable)
+    for failure in postgres.FAILURES:
+        app.add_exception_handler(failure, _answer_away)
     app.add_middleware(CountAnswers, metrics=runtime.metrics, listener=listener)
     for router in routers:
         app.include_router(router)
     return http.LargeBodiesRefusedInShape(app)
+
+
+async def _answer_away(request: Request, error: Exception) -> Response:
+    """PostgreSQL is away, starting, stopping or out of room: the caller's turn to wait, not our mistake."""
+    if not postgres.is_transient(error):
+        raise error
+    request_id = http.request_id_of(request)
+    _log.warning("PostgreSQL cannot serve", path=request.url.path, request_id=request_id, reason=repr(error))
+    return http.error_response(UnavailableError("the database cannot serve this just now", retry_after=2), request_id)
 
 
 async def _answer_unstorable(request: Request, error: Exception) -> Response:
