@@ -51,12 +51,17 @@ def use_new_enough_python():
     """Go on in a newer Python when this one is too old, or say so; the same for the parts that Debian leaves out."""
     if sys.version_info < OLDEST:
         names = [f"python3.{minor}" for minor in range(14, OLDEST[1] - 1, -1)]
-        newer = next(filter(None, map(shutil.which, names)), None)
+        newer = next(filter(runs, filter(None, map(shutil.which, names))), None)
         if newer is None:
             sys.exit(f"Loam needs Python 3.11 or newer; this is {VERSION} ({sys.executable})")
         os.execv(newer, [newer, *sys.argv])
     if any(importlib.util.find_spec(module) is None for module in ("venv", "ensurepip")):
         sys.exit(f"{sys.executable} lacks venv or ensurepip; on Debian and Ubuntu: apt install python3-venv")
+
+
+def runs(python):
+    """Whether a Python that was found does run; the shims of version managers may not."""
+    return subprocess.run([python, "-c", "pass"], stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def install():
