@@ -19,10 +19,13 @@ class Api:
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self._url = url
         self._session = session
+        self._made: list[Manifest] = []
 
     async def create(self, manifest: Manifest, *, dry_run: bool = False) -> tuple[int, Any]:
         query = {"fieldValidation": "Strict"} | ({"dryRun": "All"} if dry_run else {})
         async with self._session.post(self._folder(manifest), json=manifest, params=query) as answer:
+            if answer.status == 201 and not dry_run:
+                self._made.append(manifest)
             return answer.status, await answer.json()
 
     async def patch(self, manifest: Manifest, patch: Manifest, subresource: str = "") -> tuple[int, Any]:
@@ -40,9 +43,16 @@ class Api:
             assert answer.status == 200, await answer.text()
             return await answer.json()
 
-    async def delete(self, manifest: Manifest) -> None:
-        async with self._session.delete(self._object(manifest)) as answer:
-            assert answer.status in (200, 202, 404)
+    async def ensure_namespace(self, name: str) -> None:
+        manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        async with self._session.post(self._folder(manifest), json=manifest) as answer:
+            assert answer.status in (201, 409)
+
+    async def clean(self) -> None:
+        """Delete what was created, so that an operator that starts later finds nothing of it."""
+        while self._made:
+            async with self._session.delete(self._object(self._made.pop())) as answer:
+                assert answer.status in (200, 202, 404)
 
     def _folder(self, manifest: Manifest) -> str:
         if manifest["apiVersion"] == "v1":
@@ -56,10 +66,12 @@ class Api:
         return f"{self._folder(manifest)}/{manifest['metadata']['name']}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def api(control_plane: ControlPlane) -> AsyncIterator[Api]:
     """The API server, with the namespace that the manifests of tests/contract/crds name."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=control_plane.tls())) as session:
         api = Api(control_plane.url, session)
-        await api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "acme"}})
+        # It stays: a namespace takes seconds to go, and the tests after these want one of the same name.
+        await api.ensure_namespace("acme")
         yield api
+        await api.clean()
