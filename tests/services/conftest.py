@@ -29,7 +29,10 @@ def valkey_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
-    """An S3 and IAM server; the administrator is ``admin`` with the secret ``adminsecret``."""
+    """An S3 and IAM server; the administrator is ``admin`` with the secret ``adminsecret``.
+
+    Making a user gets slower with every user that is there, so rooms that make many have a server of their own.
+    """
     with embedded.seaweedfs("admin", "adminsecret") as endpoint:
         yield endpoint
 

@@ -43,6 +43,13 @@ def gateway_database(postgres: embedded.Postgres, migrated_template: str) -> str
 
 
 @pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """A server of our own: each test makes users."""
+    with embedded.seaweedfs("admin", "adminsecret") as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
 def servers(gateway_database: str, valkey_url: str, s3_endpoint: str, bedrock: LocalBedrock) -> Servers:
     """What gateways are pointed at."""
     return Servers(gateway_database, valkey_url, s3_endpoint, bedrock.url)

@@ -29,6 +29,8 @@ from loam_gateway.vault import Vault
 from loam_shared.contracts.admin import PipelinePut
 from loam_shared.credentials import hash_api_key, new_api_key, new_signing_key
 
+from .._servers import embedded
+
 SPEC = {"sources": [{"uploads": {}}, {"s3": {"bucket": "acme-docs", "prefix": ""}}]}
 
 MATCH = {
@@ -47,6 +49,13 @@ WHOLE = [
     ("usage", {"inputTokens": 3, "outputTokens": 4, "costUsd": "0.001"}),
     ("done", {}),
 ]
+
+
+@pytest.fixture(scope="module")
+def s3_endpoint() -> Iterator[str]:
+    """A server for each module: its tests make many users."""
+    with embedded.seaweedfs("admin", "adminsecret") as endpoint:
+        yield endpoint
 
 
 def aws_environment(s3_endpoint: str) -> dict[str, str]:

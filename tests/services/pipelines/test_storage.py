@@ -1,6 +1,7 @@
 """A tenant's storage: its own prefix and nothing else, whatever crashed when, and gone only when it should be."""
 
 import asyncio
+import json
 import os
 
 import boto3
@@ -98,6 +99,25 @@ async def test_provisioning_again_gives_the_same_login(storage, name):
     grants = [await storage.provision(name, uid="1") for _ in range(3)]
     assert {grant.access_key_id for grant in grants} == {grants[0].access_key_id}
     assert {grant.secret_access_key for grant in grants} == {grants[0].secret_access_key}
+
+
+async def test_provisioning_again_writes_nothing_and_puts_back_what_was_changed_by_hand(storage, name):
+    await storage.provision(name, uid="1")
+    client, written = storage._identities._client, []
+    client.meta.events.register("before-call.iam", lambda model, **_: written.append(model.name), unique_id=name)
+    try:
+        await storage.provision(name, uid="1")
+        assert {call for call in written if not call.startswith(("Get", "List"))} == set()
+        await client.put_user_policy(
+            UserName=user_of(name),
+            PolicyName="loam-storage",
+            PolicyDocument=json.dumps(access_policy("loam", "x/", ())),
+        )
+        written.clear()
+        await storage.provision(name, uid="1")
+        assert "PutUserPolicy" in written
+    finally:
+        client.meta.events.unregister("before-call.iam", unique_id=name)
 
 
 async def test_provisioning_at_once_from_several_gateways_gives_one_login(storage, name):

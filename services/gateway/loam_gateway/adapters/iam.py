@@ -28,13 +28,23 @@ class Identities:
         self._client = client
 
     async def ensure_user(self, name: str, policy: Mapping[str, Any]) -> None:
-        """A user of that name with exactly this policy, whatever was there before."""
+        """A user of that name with exactly this policy, whatever was there before; nothing is written when it is so."""
+        if _normal(await self._policy(name)) == _normal(policy):
+            return
         with _translated(ignore="EntityAlreadyExists"):
             await self._client.create_user(UserName=name)
         with _translated():
             await self._client.put_user_policy(
                 UserName=name, PolicyName=_POLICY_NAME, PolicyDocument=orjson.dumps(policy).decode()
             )
+
+    async def _policy(self, name: str) -> Any:
+        with _translated(ignore="NoSuchEntity"):
+            answer = await self._client.get_user_policy(UserName=name, PolicyName=_POLICY_NAME)
+            document = answer["PolicyDocument"]
+            # botocore parses what AWS sends percent-encoded, and leaves plain JSON as it is.
+            return orjson.loads(document) if isinstance(document, str) else document
+        return None
 
     async def key_ids(self, name: str) -> list[str]:
         """The access keys of a user; none when there is no such user."""
@@ -62,6 +72,15 @@ class Identities:
             await self._client.delete_user_policy(UserName=name, PolicyName=_POLICY_NAME)
         with _translated(ignore="NoSuchEntity"):
             await self._client.delete_user(UserName=name)
+
+
+def _normal(policy: Any) -> Any:
+    """A policy in one form: a list of one element and that element mean the same, and servers give back either."""
+    if isinstance(policy, Mapping):
+        return {name: _normal(value) for name, value in policy.items()}
+    if isinstance(policy, list | tuple):
+        return _normal(policy[0]) if len(policy) == 1 else [_normal(value) for value in policy]
+    return policy
 
 
 @contextmanager
