@@ -1,5 +1,6 @@
 """What a user does with a running platform, through the `loam` command and the public API."""
 
+import contextlib
 import json
 import time
 import urllib.error
@@ -108,9 +109,7 @@ def test_a_source_config_map_that_changes_changes_the_answers(platform: Up, tmp_
 
 
 def test_everything_that_is_killed_at_once_comes_back_with_its_data(platform: Up, harbour: str) -> None:
-    children = psutil.Process(platform.process.pid).children()
-    victims = [child for child in children if "guard.py" not in " ".join(child.cmdline())]
-    assert len(victims) == 7
+    victims = until(lambda: _programs(platform), 20, "seven programs run")
     for victim in victims:
         victim.kill()
     until(lambda: not any(victim.is_running() for victim in victims), 5, "they are dead")
@@ -120,12 +119,31 @@ def test_everything_that_is_killed_at_once_comes_back_with_its_data(platform: Up
     assert "Morag Campbell" in answer["content"]
 
 
+def _programs(platform: Up) -> list[psutil.Process]:
+    """The seven programs of the platform once all of them run; the guard is none of them."""
+    found = []
+    for child in psutil.Process(platform.process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "guard.py" not in " ".join(child.cmdline()):
+                found.append(child)
+    return found if len(found) == 7 else []
+
+
 def _descendants(platform: Up) -> list[psutil.Process]:
     return psutil.Process(platform.process.pid).children(recursive=True)
 
 
-def _descendants_of(platform: Up, module: str) -> list[psutil.Process]:
-    return [p for p in _descendants(platform) if module in p.cmdline()]
+def _runs(process: psutil.Process, module: str) -> bool:
+    # A child may end, or have ended and not been waited for, while we look.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return module in process.cmdline()
+    return False
+
+
+def _pod_of(platform: Up, module: str) -> psutil.Process:
+    pods = until(lambda: [p for p in _descendants(platform) if _runs(p, module)], 20, f"{module} runs")
+    assert len(pods) == 1
+    return pods[0]
 
 
 def test_a_bad_manifest_is_refused_whole_and_in_words(platform: Up, tmp_path: Path) -> None:
@@ -254,8 +272,7 @@ def test_all_that_the_platform_keeps_is_readable_by_its_owner_only(platform: Up)
 def test_pods_hold_no_database_login_and_no_administrator_key(platform: Up) -> None:
     administrator = (platform.data / "secrets" / "storage-key-id").read_text()
     for module in ("loam_retrieval", "loam_ingestion"):
-        (pod,) = _descendants_of(platform, module)
-        environment = pod.environ()
+        environment = _pod_of(platform, module).environ()
         assert not {"LOAM_DATABASE_URL", "LOAM_REDIS_URL", "LOAM_ADMIN_TOKEN_FILE"} & environment.keys()
         assert environment["AWS_ACCESS_KEY_ID"] != administrator
 
