@@ -27,7 +27,8 @@ lint: install ## linters, types, layers, generated files
 
 bench: install ## measure the gateway, the ledger and the local platform; figures go to build/bench/
 	$(BIN)/python -m tests.bench.gateway
-	$(BIN)/python tests/bench/platform.py
+	$(BIN)/python -m tests.bench.ledger
+	$(BIN)/python -m tests.bench.local_platform
 
 generate: install ## write what is generated: CRDs and the reference pages
 	$(BIN)/python -m loam_operator.api.generate

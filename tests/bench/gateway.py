@@ -10,7 +10,6 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import aiohttp
 import asyncpg
@@ -19,17 +18,17 @@ from tests.services.gateway._platform import HAIKU, GatewayProcess, LocalBedrock
 
 from loam_gateway.migrations import upgrade
 
+from .figures import write
+
 SECONDS = 5.0
 WARM_UP = 100
 CONNECTIONS = (1, 16)
-RESULT = Path("build/bench/gateway.json")
 Call = Callable[[], Awaitable[None]]
 
 
 def main() -> None:
     figures = asyncio.run(measure())
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps([{"name": name, "value": value} for name, value in figures.items()], indent=1) + "\n")
+    write("gateway", figures)
     show(figures)
 
 

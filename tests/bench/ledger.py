@@ -1,26 +1,22 @@
 """How many hold and settle pairs a second one gateway's ledger does, fsync on, all on one hot tenant.
 
-``python tests/bench/ledger.py`` starts a PostgreSQL of its own and writes build/bench/ledger.json.
+``python -m tests.bench.ledger`` starts a PostgreSQL of its own and writes build/bench/ledger.json.
 """
 
 import asyncio
-import json
 import statistics
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
-_ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(_ROOT / "tests" / "services"))
+import uvloop
 
-import uvloop  # noqa: E402 - the path to the test servers comes first
-from _servers import embedded  # noqa: E402 - as above
+from loam_gateway.adapters.postgres import connect
+from loam_gateway.ledger import Ledger
+from loam_gateway.ledger.model import Hold, HoldRequest, Kind, Period, Policy, Price, Scope, Settlement, Tokens
+from loam_gateway.migrations import upgrade
 
-from loam_gateway.adapters.postgres import connect  # noqa: E402 - as above
-from loam_gateway.ledger import Ledger  # noqa: E402 - as above
-from loam_gateway.ledger.model import Hold, HoldRequest, Kind, Period, Policy, Price, Scope, Settlement, Tokens  # noqa: E402
-from loam_gateway.migrations import upgrade  # noqa: E402 - as above
+from ..services._servers import embedded
+from .figures import write
 
 _SECONDS = 4.0
 _WARM_UP_SECONDS = 1.0
@@ -86,9 +82,9 @@ def main() -> None:
                 **result
             )
         )
-    target = _ROOT / "build" / "bench" / "ledger.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps({"ledger": results}, indent=2) + "\n")
+    write(
+        "ledger", {f"{name}_{r['inFlight']}": value for r in results for name, value in r.items() if name != "inFlight"}
+    )
 
 
 if __name__ == "__main__":

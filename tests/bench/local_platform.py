@@ -1,11 +1,10 @@
 """How long `loam up` takes, first and again, how soon it answers, and how much memory all of it needs.
 
-Run it from the repository's root as ``python -m tests.bench.platform``. It prints a table and writes
+Run it from the repository's root as ``python -m tests.bench.local_platform``. It prints a table and writes
 build/bench/platform.json. Memory is the sum of the proportional sets (PSS) where the system knows them, else of the
 resident ones.
 """
 
-import json
 import signal
 import subprocess
 import sys
@@ -19,8 +18,9 @@ from pathlib import Path
 
 import psutil
 
+from .figures import write
+
 LOAM = Path(sys.executable).with_name("loam")
-RESULT = Path("build/bench/platform.json")
 DOCUMENT = Path("README.md")
 QUESTION = "Which promises does Loam make?"
 
@@ -29,8 +29,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="loam-bench-") as folder:
         data = Path(folder) / "data"
         figures = measure("first", data, upload=True) | measure("again", data, upload=False)
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps([{"name": name, "value": value} for name, value in figures.items()], indent=1) + "\n")
+    write("platform", figures)
     for name, value in figures.items():
         print(f"{name:28} {value:8.1f}")
 
