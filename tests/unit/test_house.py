@@ -66,7 +66,7 @@ def test_every_locked_package_has_a_hash() -> None:
 
 
 def test_no_path_of_a_build_machine_is_committed() -> None:
-    here = r"(?<![\w.…}])(" + re.escape(str(ROOT.parent)) + r"/|/root/\.|/home/\w+/)"
+    here = r"(?<![\w.…}])(" + re.escape(str(ROOT)) + r"/|/root/\.|/home/\w+/)"
     found = []
     for path in tracked_files():
         try:
