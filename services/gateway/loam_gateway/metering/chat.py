@@ -171,7 +171,8 @@ class ChatStream:
             async for event in events:
                 data = b"".join(frame(chunk) for chunk in maker.chunks(event.name, event.payload))
                 charge.output_bytes, charge.tokens = maker.output_bytes, maker.tokens
-                kept.append(data)
+                if self._order.claim:
+                    kept.append(data)
                 if data:
                     yield data
             yield await self._end(charge, maker, kept, permit)
@@ -190,9 +191,12 @@ class ChatStream:
         if self._with_usage:
             last.append(frame(maker.usage_chunk(usage_of(tokens, charge.cost_nanos(tokens)))))
         ending = b"".join([*last, _DONE])
-        answer = Answer(b"".join([*kept, ending]), self.headers, "text/event-stream")
-        await charge.settle(tokens, answer=answer.sealed(self._deps.vault) if self._order.claim else None)
+        await charge.settle(tokens, answer=self._sealed([*kept, ending]) if self._order.claim else None)
         return ending
+
+    def _sealed(self, frames: list[bytes]) -> bytes:
+        """The whole answer, as it is kept for the Idempotency-Key."""
+        return Answer(b"".join(frames), self.headers, "text/event-stream").sealed(self._deps.vault)
 
 
 async def _opened(
