@@ -15,20 +15,6 @@ from loam_gateway.state import Deps, State
 from loam_shared.credentials import KEY_PREFIX, InvalidCallerTokenError, hash_api_key, verify_caller
 from loam_shared.errors import ForbiddenError, InvalidApiKeyError
 
-SCOPES = frozenset(
-    {
-        "ai:complete",
-        "ai:embed",
-        "rag:query",
-        "rag:write",
-        "agent:run",
-        "agent:approve",
-        "usage:read",
-        "budget:write",
-        "keys:write",
-    }
-)
-
 
 async def public_caller(request: Request, deps: Deps) -> Principal:
     """The owner of the API key in ``Authorization: Bearer``.

@@ -7,18 +7,8 @@ from pydantic import Field
 from loam_operator.api.base import AGE, READY, REASON, Column, Definition, Node, Resource, Time
 from loam_operator.api.rules import Rule, Transition, Unique, matching
 from loam_operator.api.v1alpha1.common import ObjectName, Status, Text, Usd
+from loam_shared.scopes import Scope
 
-Scope = Literal[
-    "ai:complete",
-    "ai:embed",
-    "rag:query",
-    "rag:write",
-    "agent:run",
-    "agent:approve",
-    "usage:read",
-    "budget:write",
-    "keys:write",
-]
 User = Annotated[
     str,
     Field(min_length=1, max_length=128),

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import AwareDatetime, Field
 
 from loam_gateway import idempotency
-from loam_gateway.auth import SCOPES, caller_with
+from loam_gateway.auth import caller_with
 from loam_gateway.completions.request import parse
 from loam_gateway.directory import changes
 from loam_gateway.directory.caps import nanos_of
@@ -23,6 +23,7 @@ from loam_shared.contracts.admin import KeyHash, KeyPut
 from loam_shared.credentials import hash_api_key, new_api_key
 from loam_shared.http import request_id_of
 from loam_shared.money import format_usd
+from loam_shared.scopes import SCOPES
 
 router = APIRouter(prefix="/v1/auth/keys")
 # As in ApiKey manifests.
