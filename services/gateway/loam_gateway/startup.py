@@ -14,12 +14,11 @@ from joserfc.jwk import OKPKey
 
 from loam_gateway import storage
 from loam_gateway.adapters import postgres
-from loam_gateway.adapters.bedrock import Bedrock
 from loam_gateway.adapters.postgres import Pool
 from loam_gateway.adapters.redis import RateLimits
 from loam_gateway.directory import cache as directory
 from loam_gateway.ledger import Ledger
-from loam_gateway.metering.providers import Provider
+from loam_gateway.metering import providers
 from loam_gateway.pipelines import room as pipelines
 from loam_gateway.settings import Settings
 from loam_gateway.state import Runtime, State
@@ -28,7 +27,6 @@ from loam_shared.errors import UnavailableError
 
 _log = structlog.get_logger()
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
-_DEFAULT_REGION = "us-east-1"
 
 
 class StartupError(Exception):
@@ -57,9 +55,6 @@ async def _opened(
     runtime: Runtime, secrets: "_Secrets", database: "_Database", stack: contextlib.AsyncExitStack
 ) -> State:
     settings, metrics, pool, enter = runtime.settings, runtime.metrics, database.pool, stack.enter_async_context
-    bedrock = await enter(
-        Bedrock.open(connect_timeout=settings.provider_connect_timeout, read_timeout=settings.provider_read_timeout)
-    )
     store = await enter(storage.opened(settings, pool, secrets.vault))
     return State(
         settings=settings,
@@ -70,7 +65,7 @@ async def _opened(
         directory=await enter(directory.opened(pool, secrets.vault, settings.database_url)),
         ledger=database.ledger,
         limits=await enter(RateLimits.open(settings.redis_url)),
-        provider=Provider(bedrock, metrics, bedrock.default_region() or _DEFAULT_REGION),
+        provider=await enter(providers.opened(settings, metrics)),
         storage=store,
         pipelines=await enter(pipelines.opened(settings.database_url, pool, store, secrets.vault, secrets.signing_key)),
         metrics=metrics,

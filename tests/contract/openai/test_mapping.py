@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from loam_gateway.completions.answer import Heading, completion, tokens_of, usage_of
-from loam_gateway.completions.converse import ANSWER_TOOL, to_converse
+from loam_gateway.completions.converse import ANSWER_TOOL, converse, to_converse
+from loam_gateway.completions.converse.bounds import input_tokens
+from loam_gateway.completions.converse.reply import ConverseChunks, said
+from loam_gateway.completions.reply import Heading, completion, usage_of
 from loam_gateway.completions.request import ChatRequest, parse
-from loam_gateway.completions.stream import ChunkMaker
-from loam_gateway.metering import bounds
 from loam_shared.errors import InvalidRequestError
 
 HAIKU = "anthropic.claude-3-haiku-20240307-v1:0"
@@ -90,13 +90,12 @@ def request(body):
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_every_kind_of_request_is_valid_for_converse(name, converse_shape):
-    call = to_converse(request(REQUESTS[name]), model_id=HAIKU)
-    report = ParamValidator().validate(call.with_limit(10) | {"modelId": HAIKU}, converse_shape)
+    report = ParamValidator().validate(body(name) | {"modelId": HAIKU}, converse_shape)
     assert not report.has_errors(), report.generate_report()
 
 
 def body(name, model_id=HAIKU):
-    return to_converse(request(REQUESTS[name]), model_id=model_id).with_limit(10)
+    return json.loads(converse(request(REQUESTS[name]), model_id).encoded(10, {"a": "b"}, stream=False))
 
 
 def test_turns_alternate_and_results_are_the_users():
@@ -111,9 +110,9 @@ def test_turns_alternate_and_results_are_the_users():
 def test_the_newest_claude_models_get_no_sampling_parameters_and_the_caller_hears_it():
     old = to_converse(request(REQUESTS["sampling"]), model_id=HAIKU)
     new = to_converse(request(REQUESTS["sampling"]), model_id=f"global.{NEWEST}")
-    assert old.body["inferenceConfig"] == {"temperature": 0.2, "topP": 0.9, "stopSequences": ["END"]}
+    assert old.inference == {"temperature": 0.2, "topP": 0.9, "stopSequences": ["END"]}
     assert old.dropped == ()
-    assert new.body["inferenceConfig"] == {"stopSequences": ["END"]}
+    assert new.inference == {"stopSequences": ["END"]}
     assert new.dropped == ("temperature", "top_p")
 
 
@@ -161,15 +160,16 @@ def test_a_flaw_is_refused_by_the_name_of_its_field(flaw, param):
 @given(st.text(min_size=1).filter(str.strip), st.text())
 def test_the_bound_of_the_input_is_never_below_its_bytes(text, system):
     messages = [{"role": "system", "content": system}, {"role": "user", "content": text}]
-    call = to_converse(request({"messages": messages}), model_id=HAIKU)
-    assert bounds.input_tokens(call.body) >= len(text.encode()) + len(system.strip().encode())
+    call = converse(request({"messages": messages}), HAIKU)
+    assert call.input_bound >= len(text.encode()) + len(system.strip().encode())
 
 
 def test_media_are_bounded_by_what_they_become_not_by_their_encoding():
-    assert bounds.input_tokens(body("parts")) >= 5_000
-    assert bounds.input_tokens(body("document")) >= 600_000
+    assert converse(request(REQUESTS["parts"]), HAIKU).input_bound >= 5_000
+    assert converse(request(REQUESTS["document"]), HAIKU).input_bound >= 600_000
     image = {"image": {"format": "png", "source": {"bytes": "A" * 4_000_000}}}
-    assert bounds.input_tokens({"messages": [{"role": "user", "content": [image]}]}) < 6_000
+    large = {"messages": [{"role": "user", "content": [image]}]}
+    assert input_tokens(large, len(json.dumps(large))) < 6_000
 
 
 def spoken(stream):
@@ -180,8 +180,8 @@ def spoken(stream):
 
 def test_every_recorded_answer_becomes_a_completion(recorded_answers):
     for name, reply in recorded_answers:
-        usage = usage_of(tokens_of(reply["usage"]), 1)
-        made = completion(Heading.new("m"), reply, json_answer=False, usage=usage)
+        answer = said(reply, json_answer=False)
+        made = completion(Heading.new("m"), answer, usage_of(answer.usage, 1))
         parsed = ChatCompletion.model_validate(made)
         texts = [block["text"] for block in reply["output"]["message"]["content"] if "text" in block]
         calls = [block for block in reply["output"]["message"]["content"] if "toolUse" in block]
@@ -193,7 +193,7 @@ def test_every_recorded_answer_becomes_a_completion(recorded_answers):
 
 def test_every_recorded_stream_becomes_chunks_that_say_the_same(recorded_streams):
     for name, stream in recorded_streams:
-        maker, chunks = ChunkMaker(Heading.new("m"), json_answer=False), []
+        maker, chunks = ConverseChunks(Heading.new("m"), json_answer=False), []
         events = spoken(stream)
         for event, payload in events:
             chunks += [ChatCompletionChunk.model_validate(chunk) for chunk in maker.chunks(event, payload)]
@@ -203,7 +203,7 @@ def test_every_recorded_stream_becomes_chunks_that_say_the_same(recorded_streams
         calls = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
         arguments = "".join(call.function.arguments or "" for call in calls)
         assert arguments == "".join(delta.get("toolUse", {}).get("input", "") for delta in deltas), name
-        assert maker.tokens is not None, name
+        assert maker.usage is not None, name
         assert len(maker.last) == 1, name
         assert ChatCompletionChunk.model_validate(maker.last[0]).choices[0].finish_reason, name
         assert maker.output_bytes >= len(said.encode()) + len(arguments.encode()), name

@@ -6,8 +6,6 @@ path signs and reads events with botocore's own parts, without its client, which
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 from urllib.parse import quote
 
@@ -20,25 +18,11 @@ from botocore.eventstream import EventStreamBuffer
 from botocore.exceptions import BotoCoreError
 from yarl import URL
 
+from loam_gateway.adapters.provider import Event, FailureKind, ProviderCallError, Reply, Target
+
 _SERVICE = "bedrock-runtime"
 _SIGNING_NAME = "bedrock"
 
-
-class FailureKind(StrEnum):
-    """What to do about a failed call depends on nothing else."""
-
-    THROTTLED = "throttled"
-    UNAVAILABLE = "unavailable"
-    UNREACHABLE = "unreachable"
-    TIMED_OUT = "timed_out"
-    BROKEN_OFF = "broken_off"
-    INVALID = "invalid"
-    REFUSED = "refused"
-
-
-# What another region or model may do better. A call that was begun and not ended may have been billed: not among them.
-RETRYABLE = frozenset({FailureKind.THROTTLED, FailureKind.UNAVAILABLE, FailureKind.UNREACHABLE})
-MAYBE_BILLED = frozenset({FailureKind.TIMED_OUT, FailureKind.BROKEN_OFF})
 
 _KINDS = {
     "ThrottlingException": FailureKind.THROTTLED,
@@ -51,42 +35,6 @@ _KINDS = {
     "ModelTimeoutException": FailureKind.TIMED_OUT,
     "ValidationException": FailureKind.INVALID,
 }
-
-
-class BedrockError(Exception):
-    """A call that failed. `request_id` is Bedrock's own, where there was an answer."""
-
-    def __init__(self, kind: FailureKind, message: str, request_id: str = "") -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.message = message
-        self.request_id = request_id
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A model in a region. `api_key` is a Bedrock API key to call with instead of the platform's own credentials."""
-
-    model_id: str
-    region: str
-    api_key: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A whole answer. `input_tokens` is what InvokeModel says in a header."""
-
-    body: dict[str, Any]
-    request_id: str
-    input_tokens: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One event of a stream."""
-
-    name: str
-    payload: dict[str, Any]
 
 
 class Bedrock:
@@ -113,21 +61,21 @@ class Bedrock:
         region: str | None = self._aws.get_config_variable("region")
         return region
 
-    async def converse(self, target: Target, body: dict[str, Any]) -> Reply:
-        """One answer. Raises BedrockError."""
+    async def complete(self, target: Target, body: bytes) -> Reply:
+        """One answer of Converse. Raises ProviderCallError."""
         async with self._call(target, "converse", body) as response:
             return _reply(response, await response.read())
 
-    async def invoke(self, target: Target, body: dict[str, Any]) -> Reply:
-        """One answer of a model with a shape of its own, such as embeddings. Raises BedrockError."""
+    async def invoke(self, target: Target, body: bytes) -> Reply:
+        """One answer of a model with a shape of its own, such as embeddings. Raises ProviderCallError."""
         async with self._call(target, "invoke", body) as response:
             return _reply(response, await response.read())
 
     @contextlib.asynccontextmanager
-    async def converse_stream(self, target: Target, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[Event]]:
-        """The events of an answer as they come. Leaving the context early ends the call at the provider.
+    async def stream(self, target: Target, body: bytes) -> AsyncIterator[AsyncIterator[Event]]:
+        """The events of ConverseStream as they come. Leaving the context early ends the call at the provider.
 
-        Raises BedrockError, on entering when Bedrock refused the call, within when it failed half-way.
+        Raises ProviderCallError, on entering when Bedrock refused the call, within when it failed half-way.
         """
         async with self._call(target, "converse-stream", body) as response:
             try:
@@ -137,10 +85,8 @@ class Bedrock:
                 response.close()
 
     @contextlib.asynccontextmanager
-    async def _call(
-        self, target: Target, operation: str, body: dict[str, Any]
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        url, headers, data = await self._signed(target, operation, orjson.dumps(body))
+    async def _call(self, target: Target, operation: str, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
+        url, headers, data = await self._signed(target, operation, body)
         with _failures_told(target.region):
             async with self._session.post(URL(url, encoded=True), data=data, headers=headers) as response:
                 if response.status != 200:
@@ -174,8 +120,8 @@ class Bedrock:
             if self._credentials is not None:
                 return await self._credentials.get_frozen_credentials()
         except BotoCoreError as error:
-            raise BedrockError(FailureKind.REFUSED, f"the AWS credentials cannot be had: {error}") from error
-        raise BedrockError(FailureKind.REFUSED, "no AWS credentials are configured for Bedrock")
+            raise ProviderCallError(FailureKind.REFUSED, f"the AWS credentials cannot be had: {error}") from error
+        raise ProviderCallError(FailureKind.REFUSED, "no AWS credentials are configured for Bedrock")
 
 
 def _reply(response: aiohttp.ClientResponse, data: bytes) -> Reply:
@@ -183,7 +129,7 @@ def _reply(response: aiohttp.ClientResponse, data: bytes) -> Reply:
     try:
         body = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise BedrockError(FailureKind.BROKEN_OFF, "Bedrock answered with something that is no JSON") from error
+        raise ProviderCallError(FailureKind.BROKEN_OFF, "Bedrock answered with something that is no JSON") from error
     return Reply(body, _request_id(response), int(counted) if counted is not None else None)
 
 
@@ -194,11 +140,11 @@ def _failures_told(region: str) -> Iterator[None]:
     except TimeoutError as error:
         connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
         kind = FailureKind.UNREACHABLE if connecting else FailureKind.TIMED_OUT
-        raise BedrockError(kind, f"Bedrock did not answer in time in {region}") from error
+        raise ProviderCallError(kind, f"Bedrock did not answer in time in {region}") from error
     except aiohttp.ClientConnectorError as error:
-        raise BedrockError(FailureKind.UNREACHABLE, f"Bedrock in {region} cannot be reached") from error
+        raise ProviderCallError(FailureKind.UNREACHABLE, f"Bedrock in {region} cannot be reached") from error
     except aiohttp.ClientError as error:
-        raise BedrockError(FailureKind.BROKEN_OFF, f"Bedrock in {region} broke off: {error}") from error
+        raise ProviderCallError(FailureKind.BROKEN_OFF, f"Bedrock in {region} broke off: {error}") from error
 
 
 async def _events(response: aiohttp.ClientResponse, region: str) -> AsyncIterator[Event]:
@@ -218,14 +164,14 @@ def _event(message: Any, request_id: str) -> Event:
     name = headers.get(":exception-type") or headers.get(":error-code", "")
     # In a stream, exceptions are named with a small first letter.
     kind = _KINDS.get(name[:1].upper() + name[1:], FailureKind.UNAVAILABLE)
-    raise BedrockError(kind, payload.get("message") or headers.get(":error-message") or name, request_id)
+    raise ProviderCallError(kind, payload.get("message") or headers.get(":error-message") or name, request_id)
 
 
-def _failure(response: aiohttp.ClientResponse, data: bytes) -> BedrockError:
+def _failure(response: aiohttp.ClientResponse, data: bytes) -> ProviderCallError:
     # The type may carry a namespace after a colon.
     name = response.headers.get("x-amzn-errortype", "").split(":")[0]
     kind = _KINDS.get(name, FailureKind.UNAVAILABLE if response.status >= 500 else FailureKind.REFUSED)
-    return BedrockError(kind, _message(data) or f"{name or 'an error'} ({response.status})", _request_id(response))
+    return ProviderCallError(kind, _message(data) or f"{name or 'an error'} ({response.status})", _request_id(response))
 
 
 def _message(data: bytes) -> str:

@@ -2,24 +2,19 @@
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
-from typing import Any
 
 import orjson
 
-from loam_gateway.adapters.bedrock import RETRYABLE, Bedrock, BedrockError, Event, FailureKind, Target
-from loam_gateway.completions.answer import Heading, completion, tokens_of, usage_of
-from loam_gateway.completions.converse import ConverseCall, to_converse
+from loam_gateway.adapters.provider import RETRYABLE, Client, Event, FailureKind, ProviderCallError, Reply, Target
+from loam_gateway.completions.reply import Chunk, ChunkMaker, Heading, Said, Usage, completion, usage_of
 from loam_gateway.completions.request import ChatRequest
-from loam_gateway.completions.stream import ChunkMaker
-from loam_gateway.directory.model import Model
 from loam_gateway.ledger.model import Kind, Tokens
-from loam_gateway.metering import bounds
-from loam_gateway.metering.answers import Answer, call_headers, cost_headers, remaining_header
-from loam_gateway.metering.charge import Charge, Quote, Replayed, charged
-from loam_gateway.metering.choice import prices_of
+from loam_gateway.metering import bounds, calls
+from loam_gateway.metering.answers import Answer, cost_headers, remaining_header
+from loam_gateway.metering.calls import Call
+from loam_gateway.metering.charge import Charge, Replayed, charged
 from loam_gateway.metering.failures import told
 from loam_gateway.metering.limits import Permit, admitted
 from loam_gateway.metering.order import Order
@@ -29,36 +24,9 @@ from loam_gateway.state import State
 _DONE = b"data: [DONE]\n\n"
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A chat request as one of the order's models would serve it."""
-
-    converse: ConverseCall
-    quote: Quote
-
-
-def _prepared(order: Order, request: ChatRequest, model: Model) -> _Call:
-    converse = to_converse(request, model_id=model.model_id)
-    quote = Quote(
-        model,
-        prices_of(model),
-        input_tokens=bounds.input_tokens(converse.body),
-        output_tokens=bounds.output_tokens(request.output_limit, model.max_output_tokens),
-        api_key=order.tenant.own_keys.get(model.provider),
-    )
-    return _Call(converse, quote)
-
-
-def _calls(order: Order, request: ChatRequest, first: _Call) -> Iterator[_Call]:
-    """The call of the model that was named, and those of its fallbacks, made when they are needed."""
-    yield first
-    for model in order.models[1:]:
-        yield _prepared(order, request, model)
-
-
 async def complete(deps: State, order: Order, request: ChatRequest) -> Answer:
     """The whole answer, posted. Raises LoamError."""
-    first = _prepared(order, request, order.models[0])
+    first = calls.prepared(order, request, order.models[0])
     estimate = bounds.estimate_tokens(first.quote.input_tokens)
     async with admitted(deps.limits, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit:
         try:
@@ -67,12 +35,12 @@ async def complete(deps: State, order: Order, request: ChatRequest) -> Answer:
             return Answer.unsealed(deps.vault, replayed.answer)
 
 
-async def _complete_with_any(deps: State, order: Order, request: ChatRequest, first: _Call, permit: Permit) -> Answer:
-    failure: BedrockError | None = None
-    for call in _calls(order, request, first):
+async def _complete_with_any(deps: State, order: Order, request: ChatRequest, first: Call, permit: Permit) -> Answer:
+    failure: ProviderCallError | None = None
+    for call in calls.each(order, request, first):
         try:
             return await _complete_with(deps, order, request, call, permit)
-        except BedrockError as error:
+        except ProviderCallError as error:
             failure = error
             if error.kind not in RETRYABLE:
                 break
@@ -80,33 +48,30 @@ async def _complete_with_any(deps: State, order: Order, request: ChatRequest, fi
     raise told(failure) from failure
 
 
-async def _complete_with(deps: State, order: Order, request: ChatRequest, call: _Call, permit: Permit) -> Answer:
+async def _complete_with(deps: State, order: Order, request: ChatRequest, call: Call, permit: Permit) -> Answer:
     begun = time.perf_counter()
     hold = order.hold_request(call.quote, Kind.COMPLETION)
     async with charged(deps.ledger, deps.metrics, hold, call.quote) as charge:
-        body = _body(order, call, charge)
-        reply = await deps.provider.call(charge, lambda bedrock, target: bedrock.converse(target, body))
-        tokens = tokens_of(reply.body["usage"])
-        permit.tokens = _total(tokens)
-        answer = _answer(request, call, charge, reply.body, tokens)
+        body = call.body(order, charge, stream=False)
+        reply = await deps.provider.call(charge, partial(_whole, body))
+        said = call.chat.said(reply.body)
+        usage = calls.used(charge, said.usage, 0 if said.usage else calls.message_bytes(said.message))
+        permit.tokens = _total(usage.tokens)
+        answer = _answer(request, call, charge, said, usage)
         kept = answer.sealed(deps.vault) if order.claim else None
-        posting = await charge.settle(tokens, answer=kept)
+        posting = await charge.settle(usage.tokens, answer=kept)
     deps.metrics.own_seconds.labels("chat").observe(time.perf_counter() - begun - charge.provider_seconds)
     return answer.with_headers(cost_headers(posting))
 
 
-def _body(order: Order, call: _Call, charge: Charge) -> dict[str, Any]:
-    return call.converse.with_limit(charge.hold.max_output_tokens) | {"requestMetadata": order.metadata()}
+async def _whole(body: bytes, client: Client, target: Target) -> Reply:
+    return await client.complete(target, body)
 
 
-def _answer(request: ChatRequest, call: _Call, charge: Charge, reply: dict[str, Any], tokens: Tokens) -> Answer:
-    usage = usage_of(tokens, charge.cost_nanos(tokens))
-    body = completion(Heading.new(request.model), reply, json_answer=call.converse.json_answer, usage=usage)
-    return Answer(orjson.dumps(body), _headers(request, call, charge))
-
-
-def _headers(request: ChatRequest, call: _Call, charge: Charge) -> dict[str, str]:
-    return call_headers(charge, asked_tokens=request.output_limit, dropped=call.converse.dropped)
+def _answer(request: ChatRequest, call: Call, charge: Charge, said: Said, usage: Usage) -> Answer:
+    told_usage = usage_of(usage, charge.cost_nanos(usage.tokens))
+    body = completion(Heading.new(request.model), said, told_usage)
+    return Answer(orjson.dumps(body), call.headers(request, charge))
 
 
 def _total(tokens: Tokens) -> int:
@@ -114,7 +79,7 @@ def _total(tokens: Tokens) -> int:
 
 
 class ChatStream:
-    """A streamed answer. `headers` are there once the first frame is."""
+    """A streamed answer. `headers` are there once the first frame, or chunk, is. It is read once."""
 
     def __init__(self, deps: State, order: Order, request: ChatRequest, *, with_usage: bool) -> None:
         self._deps = deps
@@ -125,28 +90,36 @@ class ChatStream:
         self.headers: dict[str, str] = {}
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
-        """The answer as server-sent events; what was used is posted before the last ones.
+        """The answer as server-sent events. Raises as `chunks` does."""
+        async with contextlib.aclosing(self.chunks()) as chunks:
+            async for chunk in chunks:
+                yield frame(chunk)
+        yield _DONE
 
-        Before the first frame it raises as `complete` does, and Replayed; after that LoamError when it was cut.
+    async def chunks(self) -> AsyncGenerator[Chunk, None]:
+        """The answer's chunks; what was used is posted before the last ones.
+
+        Before the first chunk it raises as `complete` does, and Replayed, whose answer holds the frames of then; after
+        that LoamError when it was cut. Closing it ends the provider's call and settles it.
         """
         deps, order = self._deps, self._order
-        first = _prepared(order, self._request, order.models[0])
+        first = calls.prepared(order, self._request, order.models[0])
         estimate = bounds.estimate_tokens(first.quote.input_tokens)
         async with (
             admitted(deps.limits, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit,
-            contextlib.aclosing(self._frames_of_any(first, permit)) as frames,
+            contextlib.aclosing(self._chunks_of_any(first, permit)) as chunks,
         ):
-            async for data in frames:
-                yield data
+            async for chunk in chunks:
+                yield chunk
 
-    async def _frames_of_any(self, first: _Call, permit: Permit) -> AsyncGenerator[bytes, None]:
-        failure: BedrockError | None = None
-        for call in _calls(self._order, self._request, first):
+    async def _chunks_of_any(self, first: Call, permit: Permit) -> AsyncGenerator[Chunk, None]:
+        failure: ProviderCallError | None = None
+        for call in calls.each(self._order, self._request, first):
             try:
-                async with contextlib.aclosing(self._frames_of(call, permit)) as frames:
-                    async for data in frames:
-                        yield data
-            except BedrockError as error:
+                async with contextlib.aclosing(self._chunks_of(call, permit)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            except ProviderCallError as error:
                 failure = error
                 if self._begun or error.kind not in RETRYABLE:
                     break
@@ -155,55 +128,57 @@ class ChatStream:
         assert failure is not None
         raise told(failure) from failure
 
-    async def _frames_of(self, call: _Call, permit: Permit) -> AsyncGenerator[bytes, None]:
+    async def _chunks_of(self, call: Call, permit: Permit) -> AsyncGenerator[Chunk, None]:
         deps, begun = self._deps, time.perf_counter()
         hold = self._order.hold_request(call.quote, Kind.STREAM)
         async with (
             charged(deps.ledger, deps.metrics, hold, call.quote) as charge,
             contextlib.AsyncExitStack() as stack,
         ):
-            opening = partial(_opened, stack, _body(self._order, call, charge))
+            opening = partial(_opened, stack, call.body(self._order, charge, stream=True))
             events = await deps.provider.call(charge, opening)
             deps.metrics.own_seconds.labels("stream").observe(time.perf_counter() - begun - charge.provider_seconds)
             self._begin(call, charge)
-            maker = ChunkMaker(Heading.new(self._request.model), call.converse.json_answer)
-            kept: list[bytes] = []
+            maker = call.chat.chunk_maker(Heading.new(self._request.model))
+            kept: list[Chunk] = []
             async for event in events:
-                data = b"".join(frame(chunk) for chunk in maker.chunks(event.name, event.payload))
-                charge.output_bytes, charge.tokens = maker.output_bytes, maker.tokens
-                if self._order.claim:
-                    kept.append(data)
-                if data:
-                    yield data
-            yield await self._end(charge, maker, kept, permit)
+                made = maker.chunks(event.name, event.payload)
+                charge.output_bytes = maker.output_bytes
+                charge.tokens = maker.usage.tokens if maker.usage else None
+                for chunk in made:
+                    if self._order.claim:
+                        kept.append(chunk)
+                    yield chunk
+            for chunk in await self._end(charge, maker, kept, permit):
+                yield chunk
 
-    def _begin(self, call: _Call, charge: Charge) -> None:
+    def _begin(self, call: Call, charge: Charge) -> None:
         self._begun = True
-        self.headers = _headers(self._request, call, charge) | remaining_header(charge.hold.remaining_nanos)
+        self.headers = call.headers(self._request, charge) | remaining_header(charge.hold.remaining_nanos)
 
-    async def _end(self, charge: Charge, maker: ChunkMaker, kept: list[bytes], permit: Permit) -> bytes:
-        """Post what was used, and only then the last frames."""
-        tokens = maker.tokens
-        if tokens is None or not maker.last:
-            raise BedrockError(FailureKind.BROKEN_OFF, "the model's answer broke off")
-        permit.tokens = _total(tokens)
-        last = [frame(chunk) for chunk in maker.last]
+    async def _end(self, charge: Charge, maker: ChunkMaker, kept: list[Chunk], permit: Permit) -> list[Chunk]:
+        """Post what was used, and only then give the last chunks."""
+        if not maker.last:
+            raise ProviderCallError(FailureKind.BROKEN_OFF, "the model's answer broke off")
+        usage = calls.used(charge, maker.usage, maker.output_bytes)
+        permit.tokens = _total(usage.tokens)
+        last = list(maker.last)
         if self._with_usage:
-            last.append(frame(maker.usage_chunk(usage_of(tokens, charge.cost_nanos(tokens)))))
-        ending = b"".join([*last, _DONE])
-        await charge.settle(tokens, answer=self._sealed([*kept, ending]) if self._order.claim else None)
-        return ending
+            last.append(maker.usage_chunk(usage_of(usage, charge.cost_nanos(usage.tokens))))
+        await charge.settle(usage.tokens, answer=self._sealed([*kept, *last]) if self._order.claim else None)
+        return last
 
-    def _sealed(self, frames: list[bytes]) -> bytes:
+    def _sealed(self, chunks: list[Chunk]) -> bytes:
         """The whole answer, as it is kept for the Idempotency-Key."""
-        return Answer(b"".join(frames), self.headers, "text/event-stream").sealed(self._deps.vault)
+        frames = b"".join([*map(frame, chunks), _DONE])
+        return Answer(frames, self.headers, "text/event-stream").sealed(self._deps.vault)
 
 
 async def _opened(
-    stack: contextlib.AsyncExitStack, body: dict[str, Any], bedrock: Bedrock, target: Target
+    stack: contextlib.AsyncExitStack, body: bytes, client: Client, target: Target
 ) -> AsyncIterator[Event]:
     """A stream whose first event is there: until then another region may still be tried."""
-    events = await stack.enter_async_context(bedrock.converse_stream(target, body))
+    events = await stack.enter_async_context(client.stream(target, body))
     return _again(await anext(events), events)
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import orjson
 
-from loam_gateway.adapters.bedrock import MAYBE_BILLED, Bedrock, BedrockError, Reply, Target
+from loam_gateway.adapters.provider import MAYBE_BILLED, Client, ProviderCallError, Reply, Target
 from loam_gateway.completions.embeddings import Batch, EmbeddingRequest, batches, embedding_list, vectors_of
 from loam_gateway.ledger.model import Kind, Tokens
 from loam_gateway.metering.answers import Answer, call_headers, cost_headers
@@ -34,7 +34,7 @@ async def embed(deps: State, order: Order, request: EmbeddingRequest) -> Answer:
             return await _embed(deps, order, request, work, quote, permit)
         except Replayed as replayed:
             return Answer.unsealed(deps.vault, replayed.answer)
-        except BedrockError as error:
+        except ProviderCallError as error:
             raise told(error) from error
 
 
@@ -79,7 +79,7 @@ class _Run:
         self._charge = charge
         self._work = work
         self._found: dict[int, list[list[float]]] = {}
-        self._failure: BedrockError | None = None
+        self._failure: ProviderCallError | None = None
         self.billed = 0
 
     async def vectors(self) -> list[list[float]]:
@@ -98,7 +98,7 @@ class _Run:
                 return
             try:
                 reply = await self._deps.provider.call(self._charge, partial(_invoke, batch))
-            except BedrockError as error:
+            except ProviderCallError as error:
                 self._failure = error
                 if error.kind in MAYBE_BILLED:
                     self._bill(batch.token_bound, estimated=True)
@@ -113,5 +113,5 @@ class _Run:
         self._charge.tokens = Tokens(input=self.billed)
 
 
-async def _invoke(batch: Batch, bedrock: Bedrock, target: Target) -> Reply:
-    return await bedrock.invoke(target, batch.body)
+async def _invoke(batch: Batch, client: Client, target: Target) -> Reply:
+    return await client.invoke(target, orjson.dumps(batch.body))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from loam_gateway.adapters.bedrock import BedrockError, FailureKind
+from loam_gateway.adapters.provider import FailureKind, ProviderCallError
 from loam_shared.errors import (
     DeadlineExceededError,
     InvalidRequestError,
@@ -13,32 +13,32 @@ from loam_shared.errors import (
 )
 
 
-def told(error: BedrockError) -> LoamError:
+def told(error: ProviderCallError) -> LoamError:
     """`error` in Loam's words, with the provider's request id for its support."""
     return _TELL[error.kind](error)
 
 
-def _invalid(error: BedrockError) -> LoamError:
+def _invalid(error: ProviderCallError) -> LoamError:
     return InvalidRequestError(f"the model refused the request: {error.message}", **_facts(error))
 
 
-def _throttled(error: BedrockError) -> LoamError:
+def _throttled(error: ProviderCallError) -> LoamError:
     return RateLimitedError(f"the model's provider is throttling: {error.message}", retry_after=2, **_facts(error))
 
 
-def _timed_out(error: BedrockError) -> LoamError:
+def _timed_out(error: ProviderCallError) -> LoamError:
     return DeadlineExceededError(error.message, **_facts(error))
 
 
-def _failed(error: BedrockError) -> LoamError:
+def _failed(error: ProviderCallError) -> LoamError:
     return ProviderError(f"the model's provider failed: {error.message}", **_facts(error))
 
 
-def _facts(error: BedrockError) -> dict[str, Any]:
+def _facts(error: ProviderCallError) -> dict[str, Any]:
     return {"providerRequestId": error.request_id} if error.request_id else {}
 
 
-_TELL: dict[FailureKind, Callable[[BedrockError], LoamError]] = {
+_TELL: dict[FailureKind, Callable[[ProviderCallError], LoamError]] = {
     FailureKind.INVALID: _invalid,
     FailureKind.THROTTLED: _throttled,
     FailureKind.TIMED_OUT: _timed_out,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from loam_gateway.adapters.bedrock import Target
+from loam_gateway.adapters.provider import Target
 from loam_gateway.directory.model import Model, Principal, Tenant
 from loam_gateway.ledger.model import HoldRequest, IdempotencyClaim, Kind
 from loam_gateway.metering.bounds import USEFUL_OUTPUT_TOKENS

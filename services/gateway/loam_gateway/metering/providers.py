@@ -1,36 +1,41 @@
 """Calling a model where it can be called: region after region, as long as nothing was billed."""
 
+import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import structlog
 
-from loam_gateway.adapters.bedrock import MAYBE_BILLED, RETRYABLE, Bedrock, BedrockError, Target
+from loam_gateway.adapters.bedrock import Bedrock
+from loam_gateway.adapters.provider import MAYBE_BILLED, RETRYABLE, Client, ProviderCallError, Target
 from loam_gateway.metering.charge import Charge
 from loam_gateway.metering.order import targets
 from loam_gateway.metrics import Metrics
+from loam_gateway.settings import Settings
 
+_DEFAULT_REGION = "us-east-1"
 _log = structlog.get_logger()
 _Result = TypeVar("_Result")
 
 
 class Provider:
-    """Bedrock, with what is tried when a region does not serve."""
+    """All providers, with what is tried when a region does not serve."""
 
-    def __init__(self, bedrock: Bedrock, metrics: Metrics, default_region: str) -> None:
-        self._bedrock = bedrock
+    def __init__(self, clients: Mapping[str, Client], metrics: Metrics, default_region: str) -> None:
+        self._clients = clients
         self._metrics = metrics
         self._default_region = default_region
 
-    async def call(self, charge: Charge, do: Callable[[Bedrock, Target], Awaitable[_Result]]) -> _Result:
-        """What `do` gives in the first region that serves. Raises BedrockError, the last region's."""
+    async def call(self, charge: Charge, do: Callable[[Client, Target], Awaitable[_Result]]) -> _Result:
+        """What `do` gives in the first region that serves. Raises ProviderCallError, the last region's."""
         model, failure = charge.quote.model, None
+        client = self._clients[model.provider]
         for target in targets(charge.quote, self._default_region):
             charge.region, charge.sent, begun = target.region, True, time.perf_counter()
             try:
-                result = await do(self._bedrock, target)
-            except BedrockError as error:
+                result = await do(client, target)
+            except ProviderCallError as error:
                 charge.sent = error.kind in MAYBE_BILLED
                 self._note(target, charge, error)
                 if error.kind not in RETRYABLE:
@@ -44,7 +49,7 @@ class Provider:
         assert failure is not None
         raise failure
 
-    def _note(self, target: Target, charge: Charge, error: BedrockError) -> None:
+    def _note(self, target: Target, charge: Charge, error: ProviderCallError) -> None:
         model = charge.quote.model.name
         self._metrics.provider_failures.labels(model, target.region, error.kind.value).inc()
         _log.warning(
@@ -55,3 +60,12 @@ class Provider:
             reason=error.message,
             provider_request_id=error.request_id,
         )
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings, metrics: Metrics) -> AsyncIterator[Provider]:
+    """The clients of all providers, for the time of the context."""
+    async with Bedrock.open(
+        connect_timeout=settings.provider_connect_timeout, read_timeout=settings.provider_read_timeout
+    ) as bedrock:
+        yield Provider({"Bedrock": bedrock}, metrics, bedrock.default_region() or _DEFAULT_REGION)

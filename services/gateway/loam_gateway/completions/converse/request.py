@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from loam_gateway.completions.media import document_block, image_block
+from loam_gateway.completions.converse.media import document_block, image_block
 from loam_gateway.completions.request import (
     AssistantMessage,
     ChatRequest,
@@ -37,32 +37,29 @@ _ONE_SAMPLING = re.compile(r"anthropic\.claude-(?:opus|sonnet|haiku)-4-[15]")
 
 
 @dataclass(frozen=True, slots=True)
-class ConverseCall:
-    """A Converse body but for `maxTokens`, which the ledger decides.
+class Converse:
+    """A Converse body but for its `inferenceConfig`, which is `inference` with the `maxTokens` of the ledger.
 
     `dropped` are the caller's parameters that this model does not take. `json_answer` says that the answer comes as
     the arguments of ANSWER_TOOL.
     """
 
     body: dict[str, Any]
+    inference: dict[str, Any]
     dropped: tuple[str, ...]
     json_answer: bool
 
-    def with_limit(self, max_tokens: int) -> dict[str, Any]:
-        """The whole body, for an answer of at most `max_tokens`."""
-        return self.body | {"inferenceConfig": self.body["inferenceConfig"] | {"maxTokens": max_tokens}}
 
-
-def to_converse(request: ChatRequest, *, model_id: str) -> ConverseCall:
+def to_converse(request: ChatRequest, *, model_id: str) -> Converse:
     """`request` as Converse wants it. Raises InvalidRequestError that names the message it cannot carry over."""
     inference, dropped = _inference(request, model_id)
     json_answer = not isinstance(request.response_format, TextFormat | None)
-    body: dict[str, Any] = {"messages": _turns(request.messages), "inferenceConfig": inference}
+    body: dict[str, Any] = {"messages": _turns(request.messages)}
     if system := [{"text": text} for text in _system(request.messages)]:
         body["system"] = system
     if tools := _tool_config(request, json_answer=json_answer):
         body["toolConfig"] = tools
-    return ConverseCall(body, (*without_effect(request), *dropped), json_answer)
+    return Converse(body, inference, (*without_effect(request), *dropped), json_answer)
 
 
 def _inference(request: ChatRequest, model_id: str) -> tuple[dict[str, Any], list[str]]:
