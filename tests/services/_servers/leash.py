@@ -1,6 +1,7 @@
 """Runs a command that ends when whoever started it does, however that ends: ``leash.py SIGNAL USER command …``.
 
 Standard input is a pipe that nobody writes to; it breaks when the starter is gone. USER is ``-`` for our own.
+SIGTERM sends SIGNAL to the command, SIGUSR1 kills it and all that it started.
 """
 
 import os
@@ -24,6 +25,7 @@ def main() -> int:
         preexec_fn=change_user,  # noqa: PLW1509 - there is no other thread yet
     )
     signal.signal(signal.SIGTERM, lambda *_: process.send_signal(int(stop_signal)))
+    signal.signal(signal.SIGUSR1, lambda *_: os.killpg(process.pid, signal.SIGKILL))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def follow() -> None:
