@@ -47,6 +47,8 @@ class Settings(DatabaseSettings):
 
     startup_timeout: float = Field(default=60, gt=0)
     """How long the start waits for PostgreSQL."""
+    hold_seconds: float = Field(default=60, ge=1)
+    """How long the budget stays held for a call whose gateway died; a gateway that lives renews its holds."""
     drain_timeout: float = Field(default=5, ge=0)
     """How long a stop waits for calls that are under way."""
     max_body_bytes: int = Field(default=10 * 2**20, gt=0)
@@ -58,4 +60,3 @@ class Settings(DatabaseSettings):
     """How long connecting to the provider may take."""
     provider_read_timeout: float = Field(default=120, gt=0)
     """How long the provider may stay silent."""
-    """How long a call may take in all."""

@@ -17,12 +17,12 @@ from loam_gateway.metrics import Metrics
 from loam_shared.errors import DeadlineExceededError, LoamError
 from loam_shared.money import NANOS_PER_USD, price_of
 
-LIFETIME_SECONDS = 60.0
-_RENEW_SECONDS = 20.0
 # No call lasts longer, however patient everyone is.
 LONGEST_SECONDS = 600.0
-# The call is cut this long before its hold would expire, so that the settlement still finds the hold.
-_MARGIN_SECONDS = 10.0
+# A hold is renewed after this part of its lifetime, so that two renewals may fail.
+_RENEWED_AFTER = 1 / 3
+# The call is cut when this part of it is over, so that the settlement still finds the hold.
+_CUT_AFTER = 5 / 6
 
 _TOO_LONG = f"the call took longer than {LONGEST_SECONDS:g} s, or its hold on the budget could not be kept"
 _log = structlog.get_logger()
@@ -165,13 +165,13 @@ async def charged(ledger: Ledger, metrics: Metrics, request: HoldRequest, quote:
 @contextlib.asynccontextmanager
 async def _kept(ledger: Ledger, hold: Hold) -> AsyncIterator[None]:
     """Renew `hold` for the time of the context, and end the context when that fails before the hold expires."""
-    loop = asyncio.get_running_loop()
+    loop, lifetime = asyncio.get_running_loop(), hold.request.lifetime_seconds
     try:
-        async with asyncio.timeout(LIFETIME_SECONDS - _MARGIN_SECONDS) as limit:
+        async with asyncio.timeout(lifetime * _CUT_AFTER) as limit:
             # Nearly every call is over before its first renewal, so the task for it is made only then.
             renewals: list[asyncio.Task[None]] = []
             timer = loop.call_later(
-                _RENEW_SECONDS, lambda: renewals.append(asyncio.create_task(_renew(ledger, hold, limit)))
+                lifetime * _RENEWED_AFTER, lambda: renewals.append(asyncio.create_task(_renew(ledger, hold, limit)))
             )
             try:
                 yield
@@ -184,16 +184,16 @@ async def _kept(ledger: Ledger, hold: Hold) -> AsyncIterator[None]:
 
 
 async def _renew(ledger: Ledger, hold: Hold, limit: asyncio.Timeout) -> None:
-    loop = asyncio.get_running_loop()
-    end = loop.time() + LONGEST_SECONDS - _RENEW_SECONDS
+    loop, lifetime = asyncio.get_running_loop(), hold.request.lifetime_seconds
+    end = loop.time() + LONGEST_SECONDS - lifetime
     while loop.time() < end:
         try:
             asked_at = loop.time()
             await ledger.renew(hold)
-            limit.reschedule(asked_at + LIFETIME_SECONDS - _MARGIN_SECONDS)
+            limit.reschedule(asked_at + lifetime * _CUT_AFTER)
         except (LoamError, OSError) as error:
             _log.warning("a hold could not be renewed", request_id=str(hold.request.request_id), reason=str(error))
-        await asyncio.sleep(_RENEW_SECONDS)
+        await asyncio.sleep(lifetime * _RENEWED_AFTER)
 
 
 async def to_the_end(work: Coroutine[Any, Any, _Result]) -> _Result:

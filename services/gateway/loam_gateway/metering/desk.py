@@ -26,6 +26,7 @@ async def order_of(
         tenant=tenant,
         models=await models_for(deps.directory, tenant, model, capabilities),
         request_id=request_id_of(request),
+        hold_seconds=deps.settings.hold_seconds,
         claim=await claim_of(request),
     )
 

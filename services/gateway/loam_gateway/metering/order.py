@@ -7,7 +7,7 @@ from loam_gateway.adapters.provider import Target
 from loam_gateway.directory.model import Model, Principal, Tenant
 from loam_gateway.ledger.model import HoldRequest, IdempotencyClaim, Kind
 from loam_gateway.metering.bounds import USEFUL_OUTPUT_TOKENS
-from loam_gateway.metering.charge import LIFETIME_SECONDS, Quote
+from loam_gateway.metering.charge import Quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,7 @@ class Order:
     tenant: Tenant
     models: tuple[Model, ...]
     request_id: str
+    hold_seconds: float
     claim: IdempotencyClaim | None = None
 
     @property
@@ -37,7 +38,7 @@ class Order:
             output_nanos_per_million=quote.output_nanos_per_million,
             max_output_tokens=quote.output_tokens,
             min_output_tokens=min(quote.output_tokens, USEFUL_OUTPUT_TOKENS),
-            lifetime_seconds=LIFETIME_SECONDS,
+            lifetime_seconds=self.hold_seconds,
             user=self.caller.user,
             run=self.caller.run,
             pipeline=self.caller.pipeline or self.caller.workload,
