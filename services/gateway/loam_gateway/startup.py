@@ -22,6 +22,7 @@ from loam_gateway.metering import providers
 from loam_gateway.pipelines import room as pipelines
 from loam_gateway.settings import Settings
 from loam_gateway.state import Runtime, State
+from loam_gateway.templates import room as templates
 from loam_gateway.vault import Vault, VaultError
 from loam_shared.errors import UnavailableError
 
@@ -56,18 +57,20 @@ async def _opened(
 ) -> State:
     settings, metrics, pool, enter = runtime.settings, runtime.metrics, database.pool, stack.enter_async_context
     store = await enter(storage.opened(settings, pool, secrets.vault))
+    known = await enter(directory.opened(pool, secrets.vault, settings.database_url))
     return State(
         settings=settings,
         pool=pool,
         vault=secrets.vault,
         signing_key=secrets.signing_key,
         admin_token=secrets.admin_token,
-        directory=await enter(directory.opened(pool, secrets.vault, settings.database_url)),
+        directory=known,
         ledger=database.ledger,
         limits=await enter(RateLimits.open(settings.redis_url)),
         provider=await enter(providers.opened(settings, metrics)),
         storage=store,
         pipelines=await enter(pipelines.opened(settings.database_url, pool, store, secrets.vault, secrets.signing_key)),
+        templates=templates.opened(known),
         metrics=metrics,
     )
 

@@ -16,6 +16,7 @@ from loam_gateway.metrics import Metrics
 from loam_gateway.pipelines.room import Room
 from loam_gateway.settings import Settings
 from loam_gateway.storage import Storage
+from loam_gateway.templates.room import Templates
 from loam_gateway.vault import Vault
 from loam_shared.errors import UnavailableError
 
@@ -35,6 +36,7 @@ class State:
     provider: Provider
     storage: Storage
     pipelines: Room
+    templates: Templates
     metrics: Metrics
 
 

@@ -64,6 +64,7 @@ class Directory:
         self._principals: _Cache[Principal | None] = _Cache(lambda digest: queries.principal(pool, digest))
         self._tenants: _Cache[Tenant | None] = _Cache(lambda name: queries.tenant(pool, vault, name))
         self._models: _Cache[Model | None] = _Cache(lambda name: queries.model(pool, name))
+        self._templates: _Cache[str] = _Cache(lambda name: queries.templates(pool, name))
 
     async def principal(self, digest: str) -> Principal | None:
         """The owner of the key with that SHA-256; None when it is unknown, revoked or expired."""
@@ -77,9 +78,13 @@ class Directory:
         """The model, if there is one."""
         return await self._models.get(name)
 
+    async def templates(self, tenant: str) -> str:
+        """The tenant's own prompt templates, as JSON."""
+        return await self._templates.get(tenant)
+
     def forget(self) -> None:
         """Read everything again. Changes are rare, so all of it is simplest."""
-        for cache in (self._principals, self._tenants, self._models):
+        for cache in (self._principals, self._tenants, self._models, self._templates):
             cache.clear()
 
 

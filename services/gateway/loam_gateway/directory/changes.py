@@ -20,7 +20,8 @@ from loam_gateway.ledger.policies import set_policies
 from loam_gateway.vault import Vault, VaultError
 from loam_shared.contracts import Wire
 from loam_shared.contracts.admin import KeyPut, ModelPut, TenantPut
-from loam_shared.errors import ConflictError
+from loam_shared.contracts.templates import TemplatesPut
+from loam_shared.errors import ConflictError, NotFoundError
 
 _MODEL_PURPOSE = "model credential"
 
@@ -65,6 +66,13 @@ _REVOKE_KEY = """
 UPDATE api_keys SET revoked_at = now(), updated_at = now()
 WHERE tenant = $1 AND key_id = $2 AND revoked_at IS NULL RETURNING key_id
 """
+_OWNER_OF_TENANT = "SELECT uid FROM tenants WHERE name = $1 AND active FOR SHARE"
+_PUT_TEMPLATES = """
+INSERT INTO prompt_templates AS p (tenant, templates) VALUES ($1, $2)
+ON CONFLICT (tenant) DO UPDATE SET templates = excluded.templates, updated_at = now()
+WHERE p.templates <> excluded.templates RETURNING true
+"""
+_DROP_TEMPLATES = "DELETE FROM prompt_templates WHERE tenant = $1 RETURNING true"
 _AUDIT = "INSERT INTO audit_log (actor, action, tenant, subject, details) VALUES ($1, $2, $3, $4, $5)"
 
 
@@ -119,7 +127,22 @@ async def end_tenant(pool: Pool, name: str, uid: str, act: Act) -> None:
             return
         await connection.execute("UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE tenant = $1", name)
         await connection.execute("DELETE FROM key_hashes WHERE tenant = $1", name)
+        await connection.execute(_DROP_TEMPLATES, name)
         await _tell(connection, act, "tenant.end", name, name, {"uid": uid})
+
+
+async def put_templates(pool: Pool, tenant: str, desired: TemplatesPut, act: Act) -> None:
+    """Make these all the templates that the tenant has of its own. Raises NotFoundError, ConflictError."""
+    stored = orjson.dumps([template.model_dump(mode="json", by_alias=True) for template in desired.templates]).decode()
+    async with changing(pool) as connection:
+        owner = await connection.fetchval(_OWNER_OF_TENANT, tenant)
+        if owner is None:
+            raise NotFoundError(f"there is no tenant {tenant}")
+        _check_owner(f"the tenant {tenant}", owner, desired.uid)
+        change = (_PUT_TEMPLATES, tenant, stored) if desired.templates else (_DROP_TEMPLATES, tenant)
+        if await connection.fetchval(*change):
+            labels = [template.label for template in desired.templates]
+            await _tell(connection, act, "templates.put", tenant, tenant, {"templates": labels})
 
 
 async def put_key(connection: Connection, tenant: str, key_id: str, desired: KeyPut, act: Act) -> None:

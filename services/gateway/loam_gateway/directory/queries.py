@@ -22,6 +22,7 @@ WHERE h.sha256 = $1 AND k.revoked_at IS NULL
 """
 _TENANT = "SELECT settings FROM tenants WHERE name = $1 AND active"
 _MODEL = "SELECT name, spec FROM models WHERE name = $1"
+_TEMPLATES = "SELECT templates FROM prompt_templates JOIN tenants ON name = tenant WHERE tenant = $1 AND active"
 _UNKNOWN_MODELS = "SELECT array(SELECT unnest($1::text[]) EXCEPT SELECT name FROM models ORDER BY 1)"
 
 
@@ -57,6 +58,11 @@ async def model(pool: Pool, name: str) -> Model | None:
     """The model as it was put last."""
     row = await pool.fetchrow(_MODEL, name)
     return None if row is None else model_from(name, ModelPut.model_validate_json(row["spec"]))
+
+
+async def templates(pool: Pool, tenant: str) -> str:
+    """The tenant's own prompt templates, as they were put last, as JSON."""
+    return await pool.fetchval(_TEMPLATES, tenant) or "[]"
 
 
 async def unknown_models(pool: Pool, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,5 +2,6 @@
 
 from loam_gateway.pipelines.routes_public import router as pipelines
 from loam_gateway.public import ai, health, keys, simple, usage
+from loam_gateway.templates.routes_public import router as templates
 
-ROUTERS = (ai.router, simple.router, pipelines, keys.router, usage.router, health.router)
+ROUTERS = (ai.router, simple.router, templates, pipelines, keys.router, usage.router, health.router)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -18,10 +19,13 @@ from loam_gateway.metering.chat import ChatStream, complete
 from loam_gateway.metering.choice import cheapest
 from loam_gateway.metering.desk import order_of
 from loam_gateway.metering.embed import embed
-from loam_gateway.metering.serve import respond
+from loam_gateway.metering.serve import needs, respond
 from loam_gateway.sse import EventStream, frame
 from loam_gateway.state import Deps, State
+from loam_gateway.templates.render import render
 from loam_shared.contracts import Wire
+from loam_shared.contracts.templates import PromptTemplate
+from loam_shared.errors import InvalidRequestError
 
 router = APIRouter(prefix="/v1")
 Completer = Annotated[Principal, Depends(caller_with("ai:complete"))]
@@ -36,9 +40,14 @@ class Turn(Wire):
 
 
 class Ask(Wire):
-    """What to complete. Without a model, the cheapest that the tenant may use answers."""
+    """What to complete: a template with its variables, messages, or both, the messages after those of the template.
 
-    messages: list[Turn] = Field(min_length=1, max_length=10_000)
+    Without a model that of the template answers, or else the cheapest that the tenant may use and that can do it.
+    """
+
+    template: str | None = Field(default=None, max_length=80)
+    variables: dict[str, Any] | None = None
+    messages: list[Turn] = Field(default_factory=list, max_length=10_000)
     model: str | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
@@ -54,29 +63,29 @@ class EmbedAsk(Wire):
 @router.post("/complete")
 async def complete_plainly(request: Request, deps: Deps, caller: Completer) -> Response:
     """``{content, model, usage, cached}``."""
-    body = await _chat_request(deps, request, caller, stream=False)
-    order = await order_of(deps, request, caller, model=body.model, capabilities=("Chat",))
-    answer = await complete(deps, order, body)
+    prompt = await _prompt(deps, request, caller, stream=False)
+    order = await order_of(deps, request, caller, model=prompt.body.model, capabilities=prompt.needs)
+    answer = await complete(deps, order, prompt.body)
     made = orjson.loads(answer.body)
     content = made["choices"][0]["message"]["content"]
     plain = {"content": content, "model": made["model"], "usage": _usage(made["usage"]), "cached": False}
-    return respond(Answer(orjson.dumps(plain), answer.headers))
+    return respond(Answer(orjson.dumps(plain), answer.headers | prompt.headers))
 
 
 @router.post("/stream")
 async def stream_plainly(request: Request, deps: Deps, caller: Completer) -> Response:
     """The events ``token``, ``usage``, ``done`` and ``error``."""
-    body = await _chat_request(deps, request, caller, stream=True)
-    order = await order_of(deps, request, caller, model=body.model, capabilities=("Chat", "Stream"))
-    stream = ChatStream(deps, order, body, with_usage=True)
+    prompt = await _prompt(deps, request, caller, stream=True)
+    order = await order_of(deps, request, caller, model=prompt.body.model, capabilities=prompt.needs)
+    stream = ChatStream(deps, order, prompt.body, with_usage=True)
     frames = _plain_frames(stream.frames())
     try:
         first = await anext(frames)
     except Replayed as replayed:
         kept = Answer.unsealed(deps.vault, replayed.answer)
         events = b"".join(_plain(line) for line in kept.body.split(b"\n\n"))
-        return respond(Answer(events, kept.headers, kept.media_type))
-    return EventStream(first, frames, stream.headers)
+        return respond(Answer(events, kept.headers | prompt.headers, kept.media_type))
+    return EventStream(first, frames, stream.headers | prompt.headers)
 
 
 @router.post("/embed")
@@ -92,11 +101,48 @@ async def embed_plainly(request: Request, deps: Deps, caller: Embedder) -> Respo
     return respond(Answer(orjson.dumps(plain), answer.headers))
 
 
-async def _chat_request(deps: State, request: Request, caller: Principal, *, stream: bool) -> ChatRequest:
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """An ask as a chat completion, and the template that it came from."""
+
+    body: ChatRequest
+    template: PromptTemplate | None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What a model must be capable of."""
+        wanted = self.template.capabilities if self.template else ()
+        return tuple(dict.fromkeys((*needs(self.body), *wanted)))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Which template it was, since a name alone stands for its latest version."""
+        return {"x-loam-template": self.template.label} if self.template else {}
+
+
+async def _prompt(deps: State, request: Request, caller: Principal, *, stream: bool) -> _Prompt:
     ask = parse(Ask, await request.body())
-    given = ask.model_dump(exclude_none=True)
-    model = ask.model or await _cheapest(deps, caller, "Stream" if stream else "Chat")
-    return ChatRequest.model_validate(given | {"model": model, "stream": stream})
+    template = await deps.templates.named(caller.tenant, ask.template) if ask.template is not None else None
+    given = _filled(template, ask) | {"stream": stream}
+    if "model" not in given:
+        given["model"] = await _cheapest(deps, caller, "Stream" if stream else "Chat")
+    return _Prompt(ChatRequest.model_validate(given), template)
+
+
+def _filled(template: PromptTemplate | None, ask: Ask) -> dict[str, Any]:
+    """The fields of a chat completion. What the call says wins over the template's defaults."""
+    given = ask.model_dump(include={"model", "max_tokens", "temperature"}, exclude_none=True)
+    messages = [turn.model_dump() for turn in ask.messages]
+    if template is not None:
+        own = template.model_dump(include={"model", "max_tokens", "temperature"}, exclude_none=True)
+        if template.response_format is not None:
+            own["response_format"] = template.response_format.model_dump(by_alias=True)
+        return own | given | {"messages": [*render(template, ask.variables or {}), *messages]}
+    if ask.variables is not None:
+        raise InvalidRequestError("variables: they go with a template, and there is none", param="variables")
+    if not messages:
+        raise InvalidRequestError("messages: write at least one, or name a template", param="messages")
+    return given | {"messages": messages}
 
 
 async def _cheapest(deps: State, caller: Principal, capability: str) -> str:
