@@ -9,6 +9,8 @@ TENANT = f"{GROUP}/tenant"
 OWNER_KIND = f"{GROUP}/owner-kind"
 OWNER_NAME = f"{GROUP}/owner-name"
 """Labels: the object of ours that it was rendered from."""
+PROMPT_TEMPLATE = f"{GROUP}/prompt-template"
+"""Label of a ConfigMap in a tenant's namespace: "true" says that each of its keys is a prompt template."""
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED = {MANAGED_BY: "loam"}
 

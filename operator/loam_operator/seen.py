@@ -19,7 +19,10 @@ class SeenModelRoute:
 
 @dataclass(frozen=True)
 class SeenTenant:
-    """A Tenant, its namespace, the names of all tenants by uid, what of its models is missing, and its own keys."""
+    """A Tenant, its namespace, the names of all tenants by uid, what of its models is missing, and its own keys.
+
+    `template_maps` are the ConfigMaps that are labelled as prompt templates.
+    """
 
     tenant: Tenant
     namespace: str
@@ -28,6 +31,7 @@ class SeenTenant:
     missing_models: tuple[str, ...]
     credentials: Mapping[str, str]
     key_secrets: tuple[str, ...]
+    template_maps: tuple[Manifest, ...]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from loam_shared.contracts.admin import (
     TenantPut,
     TenantState,
 )
+from loam_shared.contracts.templates import TemplatesPut
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -69,6 +70,10 @@ class GatewayAdmin:
     async def delete_tenant(self, tenant: str, uid: str, policy: Literal["Retain", "Delete"]) -> bool:
         """Purge the tenant; False asks for the same again a little later."""
         return await self._purge(f"/tenants/{tenant}?uid={uid}&policy={policy}")
+
+    async def put_templates(self, tenant: str, put: TemplatesPut) -> None:
+        """Make these all the prompt templates that the tenant has of its own."""
+        await self._call("PUT", f"/tenants/{tenant}/templates", put)
 
     async def put_key(self, tenant: str, key_id: str, put: KeyPut) -> None:
         """Make these hashes open what `put` says. ConflictError: a hash is another key's."""

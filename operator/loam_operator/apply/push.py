@@ -6,6 +6,7 @@ from typing import Any, TypeVar, cast
 from loam_operator.adapters.gateway import GatewayAdmin
 from loam_shared.contracts import Wire
 from loam_shared.contracts.admin import KeyPut, ModelPut, PipelinePut, PipelineState, TenantPut, TenantState
+from loam_shared.contracts.templates import TemplatesPut
 
 Answer = TypeVar("Answer")
 Topic = tuple[str, ...]
@@ -26,6 +27,10 @@ class Pushes:
     async def tenant(self, tenant: str, put: TenantPut) -> TenantState:
         """See GatewayAdmin.put_tenant."""
         return await self._once(("tenant", tenant), put, lambda: self.gateway.put_tenant(tenant, put))
+
+    async def templates(self, tenant: str, put: TemplatesPut) -> None:
+        """See GatewayAdmin.put_templates."""
+        await self._once(("templates", tenant), put, lambda: self.gateway.put_templates(tenant, put))
 
     async def key(self, tenant: str, key_id: str, put: KeyPut) -> None:
         """See GatewayAdmin.put_key."""

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from loam_operator.api.v1alpha1 import ApiKey, Tenant
 from loam_operator.cluster import Cluster, Ref
 from loam_operator.keys import is_owned
-from loam_operator.kinds import NAMESPACE
+from loam_operator.kinds import CONFIG_MAP, NAMESPACE
+from loam_operator.labels import PROMPT_TEMPLATE
 from loam_operator.observe.secrets import referred
 from loam_operator.observe.world import read, read_all, route, secret
 from loam_operator.seen import SeenTenant
@@ -29,6 +30,9 @@ def observe(cluster: Cluster, name: str, platform: Platform) -> SeenTenant | Non
         missing_models=tuple(model for model in tenant.spec.models if route(cluster, model) is None),
         credentials={provider: text for provider, text in credentials.items() if text is not None},
         key_secrets=tuple(sorted(_key_secrets(cluster, namespace))),
+        template_maps=tuple(
+            cluster.list(CONFIG_MAP.api_version, CONFIG_MAP.kind, namespace=namespace, labels={PROMPT_TEMPLATE: "true"})
+        ),
     )
 
 

@@ -7,6 +7,7 @@ from loam_operator.apply.children import apply_all, children, prune
 from loam_operator.cluster import Ref
 from loam_operator.decide import tenant as decide
 from loam_operator.decide.facts import Fact, conditions, fails, holds, ready
+from loam_operator.decide.templates import Found, templates
 from loam_operator.labels import OWNER_UID
 from loam_operator.observe.tenant import observe
 from loam_operator.reconcile.context import DONE, RETRY, Context, Outcome, reason_of
@@ -28,18 +29,21 @@ async def reconcile(context: Context, ref: Ref) -> Outcome:
         return await _finalize(context, seen)
     await status.hold(context.cluster, seen.tenant)
     place = decide.namespace(seen, context.platform)
-    state, pushed = await _push(context, seen)
+    found = templates(seen, place)
+    state, pushed = await _push(context, seen, found)
     if place.status == "True":
         place = await _apply(context, seen, state, place)
-    await _report(context, seen, state, [place, pushed])
+    await _report(context, seen, state, [place, pushed], found)
     return DONE if place.status == pushed.status == "True" else RETRY
 
 
-async def _push(context: Context, seen: SeenTenant) -> tuple[TenantState | None, Fact]:
+async def _push(context: Context, seen: SeenTenant, found: Found) -> tuple[TenantState | None, Fact]:
+    name, state = seen.tenant.metadata.name, None
     try:
-        state = await context.pushes.tenant(seen.tenant.metadata.name, render.put(seen))
+        state = await context.pushes.tenant(name, render.put(seen))
+        await context.pushes.templates(name, render.put_templates(seen, found.good))
     except LoamError as error:
-        return None, fails("GatewayReady", reason_of(error), error.message)
+        return state, fails("GatewayReady", reason_of(error), error.message)
     return state, holds("GatewayReady", "Registered")
 
 
@@ -56,11 +60,13 @@ async def _apply(context: Context, seen: SeenTenant, state: TenantState | None, 
     return place
 
 
-async def _report(context: Context, seen: SeenTenant, state: TenantState | None, done: list[Fact]) -> None:
+async def _report(
+    context: Context, seen: SeenTenant, state: TenantState | None, done: list[Fact], found: Found
+) -> None:
     tenant, before = seen.tenant, seen.tenant.status
     spend = context.reports.tenants.get(tenant.metadata.name) or (state.spend if state else None)
     facts = [*done, *decide.needs(seen), decide.active(seen)]
-    whole = [ready(facts), *facts, decide.within_budget(spend)]
+    whole = [ready(facts), *facts, decide.within_budget(spend), found.fact]
     generation = tenant.metadata.generation
     now = TenantStatus(
         observed_generation=generation,
@@ -80,7 +86,8 @@ async def _finalize(context: Context, seen: SeenTenant) -> Outcome:
             return _SOON
         if not await _is_purged(context, seen):
             return _SOON
-        context.pushes.forget("tenant", tenant.metadata.name)
+        for topic in ("tenant", "templates"):
+            context.pushes.forget(topic, tenant.metadata.name)
         if await _has_place(context, seen):
             return _SOON
     await status.release(context.cluster, tenant)
@@ -94,7 +101,8 @@ async def _is_purged(context: Context, seen: SeenTenant) -> bool:
         return await context.pushes.gateway.delete_tenant(metadata.name, metadata.uid, policy)
     except LoamError as error:
         waiting = fails("GatewayReady", reason_of(error), error.message)
-        await _report(context, seen, None, [decide.namespace(seen, context.platform), waiting])
+        place = decide.namespace(seen, context.platform)
+        await _report(context, seen, None, [place, waiting], templates(seen, place))
         raise
 
 

@@ -10,6 +10,7 @@ from loam_operator.render.metadata import manifest, metadata, opaque
 from loam_operator.seen import SeenTenant
 from loam_operator.settings import Platform
 from loam_shared.contracts import admin
+from loam_shared.contracts.templates import PromptTemplate, TemplatesPut
 
 ADOPT = "loam.dev/adopt"
 """Annotation of a Tenant: "true" takes over what a Tenant of the same name left behind."""
@@ -77,6 +78,11 @@ def put(seen: SeenTenant) -> admin.TenantPut:
         markup_percent=spec.billing.markup_percent,
         suspended=spec.suspended,
     )
+
+
+def put_templates(seen: SeenTenant, templates: tuple[PromptTemplate, ...]) -> TemplatesPut:
+    """The tenant's own prompt templates as the gateway is told of them."""
+    return TemplatesPut(uid=seen.tenant.metadata.uid, templates=templates)
 
 
 def _rights(seen: SeenTenant, platform: Platform) -> list[Manifest]:
