@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench generate lock clean
+.PHONY: help install demo test chaos lint bench generate lock clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ demo: install ## start the platform here, ingest documents (also those in DOCS=f
 
 test: lint ## linters, types, layers, generated files, then all tests
 	$(BIN)/pytest
+
+chaos: install ## kill gateways, PostgreSQL and Valkey under load, and print what the ledger made of it
+	$(BIN)/pytest -s tests/chaos
 
 lint: install ## linters, types, layers, generated files
 	$(BIN)/ruff check

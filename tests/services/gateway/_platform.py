@@ -129,6 +129,11 @@ class GatewayProcess:
         if self._server is not None:
             self._server.stop()
 
+    def kill(self) -> None:
+        """As ``kill -9`` does."""
+        assert self._server is not None
+        self._server.kill()
+
     def popen(self, **more: str) -> "subprocess.Popen[str]":
         """The same process without waiting for it, its standard error at hand."""
         command = [sys.executable, "-m", "loam_gateway"]
