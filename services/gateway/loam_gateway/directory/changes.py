@@ -23,8 +23,6 @@ from loam_shared.contracts.admin import KeyPut, ModelPut, TenantPut
 from loam_shared.contracts.templates import TemplatesPut
 from loam_shared.errors import ConflictError, NotFoundError
 
-_MODEL_PURPOSE = "model credential"
-
 _PUT_MODEL = """
 INSERT INTO models (name, uid, spec, credential) VALUES ($1, $2, $3, $4)
 ON CONFLICT (name) DO UPDATE SET spec = $3, credential = $4, updated_at = now()
@@ -93,7 +91,7 @@ async def put_model(pool: Pool, vault: Vault, name: str, desired: ModelPut, act:
             _check_owner(f'the model "{name}"', row["uid"], desired.uid)
             if _is_put(lambda: _revealed_model(vault, row), desired):
                 return
-        sealed = desired.credential and vault.encrypt(desired.credential.encode(), purpose=_MODEL_PURPOSE)
+        sealed = secrets.sealed_model(vault, desired.credential)
         await connection.execute(_PUT_MODEL, name, desired.uid, spec, sealed)
         await _tell(connection, act, "model.put", None, name, orjson.loads(spec))
 
@@ -112,11 +110,13 @@ async def put_tenant(pool: Pool, vault: Vault, name: str, desired: TenantPut, ac
         if row is not None and row["active"]:
             if not desired.adopt:
                 _check_owner(f"the tenant {name}", row["uid"], desired.uid)
-            if _is_put(lambda: _revealed_settings(vault, row["settings"]), desired):
+            stored = TenantPut.model_validate_json(row["settings"])
+            if _is_put(lambda: secrets.revealed_tenant(vault, stored), desired):
                 return
-        await connection.execute(_PUT_TENANT, name, desired.uid, _sealed_settings(vault, desired), desired.suspended)
+        sealed = secrets.sealed_tenant(vault, desired).to_json()
+        await connection.execute(_PUT_TENANT, name, desired.uid, sealed, desired.suspended)
         await set_policies(connection, tenant_policies(name, desired.budget), actor=act.actor)
-        public = orjson.loads(desired.model_copy(update={"provider_credentials": ()}).to_json())
+        public = orjson.loads(secrets.public_tenant(desired).to_json())
         await _tell(connection, act, "tenant.put", name, name, public)
 
 
@@ -215,24 +215,5 @@ def _check_owner(what: str, owner: str, uid: str) -> None:
 
 
 def _revealed_model(vault: Vault, row: asyncpg.Record) -> ModelPut:
-    sealed = row["credential"]
-    credential = vault.decrypt(sealed, purpose=_MODEL_PURPOSE).decode() if sealed else None
+    credential = secrets.revealed_model(vault, row["credential"])
     return ModelPut.model_validate_json(row["spec"]).model_copy(update={"credential": credential})
-
-
-def _sealed_settings(vault: Vault, tenant: TenantPut) -> str:
-    """The tenant's settings with its credentials encrypted."""
-    sealed = [
-        credential.model_copy(update={"secret": secrets.sealed(vault, credential.secret)})
-        for credential in tenant.provider_credentials
-    ]
-    return tenant.model_copy(update={"provider_credentials": tuple(sealed)}).to_json()
-
-
-def _revealed_settings(vault: Vault, settings: str) -> TenantPut:
-    tenant = TenantPut.model_validate_json(settings)
-    revealed = [
-        credential.model_copy(update={"secret": secrets.revealed(vault, credential.secret)})
-        for credential in tenant.provider_credentials
-    ]
-    return tenant.model_copy(update={"provider_credentials": tuple(revealed)})

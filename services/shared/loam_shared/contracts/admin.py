@@ -15,11 +15,20 @@ Money is a decimal string in USD, as in the manifests. A PUT of an object whose 
 """
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from loam_shared.contracts import Wire
+
+EmailAddress = Annotated[
+    str,
+    Field(
+        max_length=254,
+        pattern=r"^[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$",
+    ),
+]
+"""Plain ASCII and one address only: nothing in it can end a header or begin another recipient."""
 
 
 class PriceTier(Wire):
@@ -59,6 +68,13 @@ class ModelPut(Wire):
     fallbacks: tuple[str, ...] = ()
 
 
+class AlertTargets(Wire):
+    """Whom to tell when spend passes a percentage. The webhook's URL is a secret: stored encrypted, never returned."""
+
+    slack_webhook: str | None = Field(default=None, max_length=8192, repr=False)
+    emails: tuple[EmailAddress, ...] = Field(default=(), max_length=16)
+
+
 class Budget(Wire):
     """Hard caps in USD; what is absent is not capped."""
 
@@ -66,6 +82,7 @@ class Budget(Wire):
     daily_usd: str | None = None
     per_user_monthly_usd: str | None = None
     alert_percents: tuple[int, ...] = (50, 80, 100)
+    alerts: AlertTargets = AlertTargets()
 
 
 class RateLimit(Wire):
@@ -83,6 +100,13 @@ class ProviderCredential(Wire):
     secret: str = Field(repr=False)
 
 
+class NetworkService(Wire):
+    """An address inside that the tenant may have called on its behalf, besides all of the public internet."""
+
+    host: str
+    ports: tuple[int, ...]
+
+
 class TenantPut(Wire):
     """A Tenant, as far as the gateway needs it."""
 
@@ -94,6 +118,7 @@ class TenantPut(Wire):
     rate_limit: RateLimit = RateLimit()
     provider_credentials: tuple[ProviderCredential, ...] = ()
     source_buckets: tuple[str, ...] = ()
+    services: tuple[NetworkService, ...] = ()
     markup_percent: str = "0"
     suspended: bool = False
 
@@ -121,11 +146,20 @@ class Spend(Wire):
     within_budget: bool
 
 
+class AlertState(Wire):
+    """Whether messages about a tenant's budgets arrive; if not, the reason in CamelCase and a sentence."""
+
+    ready: bool = True
+    reason: str = "Ready"
+    message: str = ""
+
+
 class TenantState(Wire):
     """What the operator needs to know of a tenant after a PUT. `unknown_models` are allowed but not registered."""
 
     storage: StorageGrant
     spend: Spend
+    alerts: AlertState = AlertState()
     unknown_models: tuple[str, ...] = ()
 
 
@@ -178,7 +212,8 @@ class Purge(Wire):
 
 
 class States(Wire):
-    """Tenant name to spend, and ``tenant/pipeline`` to its state."""
+    """Tenant name to spend and to how its alerts fare, and ``tenant/pipeline`` to its state."""
 
     tenants: dict[str, Spend]
     pipelines: dict[str, PipelineState]
+    alerts: dict[str, AlertState] = Field(default_factory=dict)
