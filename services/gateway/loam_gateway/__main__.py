@@ -41,8 +41,10 @@ def _serve(settings: Settings) -> int:
     # Loading all that serving needs takes a second, which the other commands need not wait for.
     from loam_gateway.server import serve  # noqa: PLC0415
     from loam_gateway.startup import StartupError  # noqa: PLC0415
+    from loam_shared import telemetry  # noqa: PLC0415
 
     logging.configure(settings.log_level, service="gateway")
+    telemetry.configure("gateway")
     try:
         return uvloop.run(serve(settings))
     except StartupError as error:

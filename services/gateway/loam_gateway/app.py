@@ -16,7 +16,7 @@ from loam_gateway.internal import ROUTERS as INTERNAL
 from loam_gateway.metrics import CountAnswers
 from loam_gateway.public import ROUTERS as PUBLIC
 from loam_gateway.state import Runtime
-from loam_shared import http
+from loam_shared import http, telemetry
 from loam_shared.errors import InvalidRequestError, UnavailableError
 
 _log = structlog.get_logger()
@@ -39,7 +39,12 @@ def admin(runtime: Runtime) -> ASGIApp:
 
 def _app(listener: str, routers: Iterable[APIRouter], runtime: Runtime) -> ASGIApp:
     # A route that takes larger bodies than the setting says so with `max_body_size` of its own.
-    app = FastAPI(title=f"Loam, {listener}", openapi_url=None, max_body_size=runtime.settings.max_body_bytes)
+    app = FastAPI(
+        title=f"Loam, {listener}",
+        openapi_url=None,
+        max_body_size=runtime.settings.max_body_bytes,
+        telemetry=telemetry.http_config(),
+    )
     app.state.runtime = runtime
     http.install(app)
     app.add_exception_handler(asyncpg.DataError, _answer_unstorable)

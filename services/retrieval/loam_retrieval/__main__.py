@@ -10,7 +10,7 @@ from loam_retrieval.chat import Answers
 from loam_retrieval.pipeline import Pipeline
 from loam_retrieval.search import Search
 from loam_retrieval.settings import Settings
-from loam_shared import logging
+from loam_shared import logging, telemetry
 from loam_shared.index import database_uri
 from loam_shared.serving import KEPT_ALIVE_SECONDS, serve
 
@@ -33,6 +33,7 @@ async def run(settings: Settings) -> None:
 def main() -> None:
     settings = Settings()
     logging.configure(settings.log_level, service="retrieval")
+    telemetry.configure("retrieval")
     structlog.contextvars.bind_contextvars(tenant=settings.tenant, pipeline=settings.pipeline)
     uvloop.run(run(settings))
 

@@ -14,7 +14,7 @@ from loam_retrieval.adapters.index import Passage
 from loam_retrieval.auth import Doorkeeper
 from loam_retrieval.chat import Answers
 from loam_retrieval.search import Search
-from loam_shared import errors, http
+from loam_shared import errors, http, telemetry
 from loam_shared.contracts.retrieval import Chat, ChatEvent, Match, Matches, Query, Span
 
 _log = structlog.get_logger()
@@ -25,7 +25,7 @@ _IN_FLIGHT = Gauge("loam_requests_in_flight", "Calls that are being answered, st
 
 def application(doorkeeper: Doorkeeper, search: Search, answers: Answers) -> FastAPI:
     """The service of contracts/retrieval.py."""
-    app = FastAPI(openapi_url=None)
+    app = FastAPI(openapi_url=None, telemetry=telemetry.http_config())
     http.install(app)
 
     async def caller_token(request: Request) -> AsyncIterator[str]:

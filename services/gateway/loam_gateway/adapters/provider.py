@@ -30,6 +30,7 @@ class ProviderCallError(Exception):
     def __init__(self, kind: FailureKind, message: str, request_id: str = "") -> None:
         super().__init__(message)
         self.kind = kind
+        self.code = kind.value
         self.message = message
         self.request_id = request_id
 

@@ -9,7 +9,7 @@ import aiohttp
 import orjson
 from pydantic import ValidationError
 
-from loam_shared import errors
+from loam_shared import errors, telemetry
 from loam_shared.contracts import Wire
 from loam_shared.contracts.retrieval import Chat, ChatEvent, Matches, Query
 from loam_shared.http import REQUEST_ID
@@ -44,7 +44,7 @@ class Call:
 
     def headers(self) -> dict[str, str]:
         """Credentials and tracing of the call."""
-        return {"authorization": f"Bearer {self.token}", REQUEST_ID: self.request_id}
+        return {"authorization": f"Bearer {self.token}", REQUEST_ID: self.request_id} | telemetry.headers()
 
 
 class Retrieval:

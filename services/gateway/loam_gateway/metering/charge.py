@@ -11,11 +11,14 @@ import structlog
 from loam_gateway.directory.model import Model
 from loam_gateway.ledger import Ledger
 from loam_gateway.ledger.model import Hold, HoldRequest, Outcome, Posting, Replay, Settlement, Tokens
+from loam_gateway.metering import traces
 from loam_gateway.metering.bounds import CUT_ALLOWANCE_TOKENS
 from loam_gateway.metering.pricing import PriceList
 from loam_gateway.metrics import Metrics
+from loam_shared import telemetry
 from loam_shared.errors import DeadlineExceededError, LoamError
 from loam_shared.money import NANOS_PER_USD, price_of
+from loam_shared.telemetry import Span
 
 # No call lasts longer, however patient everyone is.
 LONGEST_SECONDS = 600.0
@@ -72,11 +75,12 @@ class Charge:
     was used. Then `settle`; what was not settled is when the charge is closed.
     """
 
-    def __init__(self, ledger: Ledger, metrics: Metrics, hold: Hold, quote: Quote) -> None:
+    def __init__(self, ledger: Ledger, metrics: Metrics, hold: Hold, quote: Quote, span: Span) -> None:
         self._ledger = ledger
         self._metrics = metrics
         self.hold = hold
         self.quote = quote
+        self.span = span
         self.sent = False
         self.region = ""
         self.output_bytes = 0
@@ -131,8 +135,10 @@ class Charge:
         )
 
     async def _post(self, settlement: Settlement) -> Posting:
-        posting = await to_the_end(self._ledger.settle(self.hold, settlement))
+        with self.span.child("settle"):
+            posting = await to_the_end(self._ledger.settle(self.hold, settlement))
         self.posting = posting
+        traces.posted(self.span, settlement, posting)
         self._count(settlement, posting.cost_nanos)
         return posting
 
@@ -151,15 +157,17 @@ async def charged(ledger: Ledger, metrics: Metrics, request: HoldRequest, quote:
 
     Raises what `Ledger.hold` raises, Replayed, and DeadlineExceededError when the hold could not be kept.
     """
-    hold = await ledger.hold(request)
+    with telemetry.current().child("hold"):
+        hold = await ledger.hold(request)
     if isinstance(hold, Replay):
         raise Replayed(hold.answer)
-    charge = Charge(ledger, metrics, hold, quote)
-    try:
-        async with _kept(ledger, hold):
-            yield charge
-    finally:
-        await charge.close()
+    with traces.call(request, quote.model) as span:
+        charge = Charge(ledger, metrics, hold, quote, span)
+        try:
+            async with _kept(ledger, hold):
+                yield charge
+        finally:
+            await charge.close()
 
 
 @contextlib.asynccontextmanager

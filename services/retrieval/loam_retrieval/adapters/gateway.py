@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from loam_shared import errors
+from loam_shared import errors, telemetry
 from loam_shared.contracts.retrieval import Usage
 
 Vector = NDArray[np.float32]
@@ -65,6 +65,7 @@ class Gateway:
         self, method: str, path: str, token: str | None, body: Json | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
+        headers |= telemetry.headers()
         data = orjson.dumps(body) if body is not None else None
         timeout = aiohttp.ClientTimeout(total=self._answer_seconds, connect=5)
         url = f"{self._url}/{path}"
