@@ -132,6 +132,7 @@ class Load:
         self._numbers = iter(range(self.total))
         self._turns = itertools.cycle(self.replicas)
         self._moved = asyncio.Condition()
+        self._admitted = 0
 
     async def run(self) -> None:
         """Send everything."""
@@ -139,10 +140,11 @@ class Load:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
             await asyncio.gather(*(self._caller(session) for _ in range(self.at_once)))
 
-    async def reached(self, part: float) -> None:
-        """Wait until that part of the requests is over."""
+    async def admitted(self, count: int) -> None:
+        """Wait until so many requests are over that were not refused. Fails when there are never so many."""
         async with self._moved:
-            await self._moved.wait_for(lambda: len(self.told) >= part * self.total)
+            await self._moved.wait_for(lambda: self._admitted >= count or len(self.told) == self.total)
+        assert self._admitted >= count, "the load was over before everything was broken"
 
     async def _caller(self, session: aiohttp.ClientSession) -> None:
         for number in self._numbers:
@@ -150,6 +152,7 @@ class Load:
             told = await self._ask(session, f"chaos-{self.seed}-{number}", how)
             async with self._moved:
                 self.told.append(told)
+                self._admitted += told.end is not End.REFUSED
                 self._moved.notify_all()
 
     async def _ask(self, session: aiohttp.ClientSession, request_id: str, how: How) -> Told:

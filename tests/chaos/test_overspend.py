@@ -59,15 +59,15 @@ def capped_keys(tenant, one: Decimal) -> list[str]:
 
 
 async def break_everything(bed, load: Load) -> None:
-    """Kill what there is, while the load goes on."""
+    """Kill what there is, one after the other, while there is still money to be spent."""
     for part, kill in (
-        (0.05, bed.restart_valkey),
-        (0.15, lambda: bed.restart_replica(1)),
-        (0.30, bed.restart_postgres),
-        (0.45, bed.restart_valkey),
-        (0.60, lambda: bed.restart_replica(2)),
+        (0.03, bed.restart_valkey),
+        (0.10, lambda: bed.restart_replica(1)),
+        (0.20, bed.restart_postgres),
+        (0.30, bed.restart_valkey),
+        (0.40, lambda: bed.restart_replica(2)),
     ):
-        await load.reached(part)
+        await load.admitted(round(COVERED * part))
         await kill()
 
 

@@ -40,6 +40,8 @@ def main() -> None:
         log_config=None,
         lifespan="off",
         server_header=False,
+        # Longer than clients keep idle connections, as AWS does it: else they meet one that is just being closed.
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=2,
     )
 
