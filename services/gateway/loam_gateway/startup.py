@@ -15,7 +15,7 @@ from joserfc.jwk import OKPKey
 from loam_gateway import storage
 from loam_gateway.adapters import postgres
 from loam_gateway.adapters.postgres import Pool
-from loam_gateway.adapters.redis import RateLimits
+from loam_gateway.adapters.redis import Redis
 from loam_gateway.directory import cache as directory
 from loam_gateway.ledger import Ledger
 from loam_gateway.metering import providers
@@ -66,7 +66,7 @@ async def _opened(
         admin_token=secrets.admin_token,
         directory=known,
         ledger=database.ledger,
-        limits=await enter(RateLimits.open(settings.redis_url)),
+        redis=await enter(Redis.open(settings.redis_url)),
         provider=await enter(providers.opened(settings, metrics)),
         storage=store,
         pipelines=await enter(pipelines.opened(settings.database_url, pool, store, secrets.vault, secrets.signing_key)),

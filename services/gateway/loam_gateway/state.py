@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from joserfc.jwk import OKPKey
 
 from loam_gateway.adapters.postgres import Pool
-from loam_gateway.adapters.redis import RateLimits
+from loam_gateway.adapters.redis import Redis
 from loam_gateway.directory.cache import Directory
 from loam_gateway.ledger import Ledger
 from loam_gateway.metering.providers import Provider
@@ -32,7 +32,7 @@ class State:
     admin_token: bytes = field(repr=False)
     directory: Directory
     ledger: Ledger
-    limits: RateLimits
+    redis: Redis
     provider: Provider
     storage: Storage
     pipelines: Room

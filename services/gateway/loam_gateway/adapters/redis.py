@@ -1,153 +1,238 @@
-"""Redis: rate limits that hold across all gateways, in one round trip each, and never in the way when it is gone."""
+"""Redis, or Valkey: one connection a process, whose round trips many requests share.
+
+What is asked while a round trip is under way goes together in the next one, so the busier the gateway, the less each
+request pays. Nobody ever waits for a Redis that is gone: it is looked for in the background, and until it is found
+everything that is asked fails at once.
+"""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import hashlib
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
 
+import hiredis
 import structlog
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.asyncio.connection import SSLConnection, parse_url
 
-_log = structlog.get_logger()
 _TIMEOUT_SECONDS = 0.25
 _PAUSE_SECONDS = 1.0
+_log = structlog.get_logger()
 
-# Two GCRA buckets (a full minute's allowance may come at once) and a set of leases, admitted all or none.
-# KEYS: requests, tokens, leases. ARGV: limit and cost of requests, limit and cost of tokens, limit of leases,
-# lease id, lease seconds. A limit of 0 is none. Returns {admitted, which limit refused, milliseconds to wait}.
-_ADMIT = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local minute = 60000
-
-local function bucket(key, limit, cost)
-  if limit == 0 then return 0, nil end
-  local tat = math.max(tonumber(redis.call('GET', key) or now), now)
-  local next_tat = tat + math.min(cost, limit) * minute / limit
-  return next_tat - now - minute, next_tat
-end
-
-local requests_wait, requests_tat = bucket(KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]))
-if requests_wait > 0 then return {0, 'requestsPerMinute', math.ceil(requests_wait)} end
-local tokens_wait, tokens_tat = bucket(KEYS[2], tonumber(ARGV[3]), tonumber(ARGV[4]))
-if tokens_wait > 0 then return {0, 'tokensPerMinute', math.ceil(tokens_wait)} end
-
-local leases = tonumber(ARGV[5])
-if leases > 0 then
-  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
-  if redis.call('ZCARD', KEYS[3]) >= leases then return {0, 'concurrentRequests', 1000} end
-  redis.call('ZADD', KEYS[3], now + ARGV[7] * 1000, ARGV[6])
-  redis.call('PEXPIRE', KEYS[3], ARGV[7] * 1000)
-end
-if requests_tat then redis.call('SET', KEYS[1], requests_tat, 'PX', math.ceil(requests_tat - now) + 1) end
-if tokens_tat then redis.call('SET', KEYS[2], tokens_tat, 'PX', math.ceil(tokens_tat - now) + 1) end
-return {1, '', 0}
-"""
-
-# KEYS: tokens, leases. ARGV: limit of tokens, tokens more (or less) than were counted at first, lease id.
-_FINISH = """
-redis.call('ZREM', KEYS[2], ARGV[3])
-local limit = tonumber(ARGV[1])
-if limit > 0 then
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  local tat = math.max(tonumber(redis.call('GET', KEYS[1]) or now), now) + ARGV[2] * 60000 / limit
-  if tat > now then redis.call('SET', KEYS[1], tat, 'PX', math.ceil(tat - now) + 1) else redis.call('DEL', KEYS[1]) end
-end
-"""
+Value = str | bytes | int | float
 
 
 class RedisUnavailableError(Exception):
-    """Redis did not answer; whoever asks decides what that means."""
+    """Redis did not answer, or not with what was asked for; whoever asks decides what that means."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Which limit was reached, and when to come back."""
+class Redis:
+    """Commands and scripts, answered in the order in which they are asked. Texts in answers are bytes.
 
-    limit: str
-    retry_after_ms: int
+    For what blocks or subscribes open a connection apart: everybody waits for what waits here.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What a request needs room for; a limit of 0 is none. `lease` names it among those that run at once."""
-
-    bucket: str
-    lease: str
-    requests_limit: int
-    requests: int
-    tokens_limit: int
-    tokens: int
-    concurrent_limit: int
-    lease_seconds: int
-
-
-class RateLimits:
-    """Limits in Redis. After a failure it is left alone for a moment, so that its absence costs no request time."""
-
-    def __init__(self, redis: "Redis") -> None:
-        self._redis = redis
-        self._admit = redis.register_script(_ADMIT)
-        self._finish = redis.register_script(_FINISH)
-        self._not_before = 0.0
+    def __init__(self, url: str) -> None:
+        self._address = _Address(url)
+        self._link: _Link | None = None
+        self._reason = "it has not answered yet"
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, url: str) -> AsyncIterator["RateLimits"]:
-        """Limits in the Redis at `url`, which need not be up."""
-        redis = Redis.from_url(url, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS)
+    async def open(cls, url: str) -> AsyncIterator["Redis"]:
+        """The Redis at `url`, which need not be up. What was told before the end of the context still goes out."""
+        redis, tried = cls(url), asyncio.Event()
+        keeping = asyncio.create_task(redis._stay_connected(tried))
+        await tried.wait()
         try:
-            yield cls(redis)
+            yield redis
         finally:
-            await redis.aclose()
+            keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeping
+            if redis._link is not None:
+                await redis._link.close()
 
-    async def ping(self) -> None:
-        """Raises RedisUnavailableError."""
+    async def execute(self, *command: Value) -> Any:
+        """What one command answers. Raises RedisUnavailableError."""
+        return await self._asked(_Ask(command))
+
+    async def evaluate(self, script: str, keys: Sequence[Value], args: Sequence[Value]) -> Any:
+        """What a Lua script answers, which Redis keeps by its hash. Raises RedisUnavailableError."""
+        return await self._asked(_evaluation(script, keys, args))
+
+    def tell(self, script: str, keys: Sequence[Value], args: Sequence[Value]) -> None:
+        """Run a script of which nobody waits to hear; it runs before all that is asked later."""
+        if self._link is not None:
+            self._link.send(_evaluation(script, keys, args))
+
+    def _asked(self, ask: "_Ask") -> "asyncio.Future[Any]":
+        if self._link is None:
+            raise RedisUnavailableError(self._reason)
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._link.send(ask._replace(done=done))
+        return done
+
+    async def _stay_connected(self, tried: asyncio.Event) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_TIMEOUT_SECONDS):
+                    self._link = await self._address.connect()
+                tried.set()
+                self._reason = await asyncio.shield(self._link.lost)
+                self._link = None
+            except (OSError, TimeoutError, RedisUnavailableError) as error:
+                self._reason = str(error) or "it does not answer in time"
+                tried.set()
+                await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                _log.warning("redis is gone; what needs it is left out", reason=self._reason)
+
+
+# The stub says that a command is a tuple of one.
+_packed: Callable[[tuple[Value, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]  # see above
+
+
+class _Ask(NamedTuple):
+    """A command, who waits for it, and what to send instead when Redis does not know the script's hash."""
+
+    command: tuple[Value, ...]
+    done: "asyncio.Future[Any] | None" = None
+    instead: tuple[Value, ...] | None = None
+
+
+def _evaluation(script: str, keys: Sequence[Value], args: Sequence[Value]) -> _Ask:
+    rest = (len(keys), *keys, *args)
+    return _Ask(("EVALSHA", _sha1(script), *rest), instead=("EVAL", script, *rest))
+
+
+@lru_cache
+def _sha1(script: str) -> str:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
+class _Link(asyncio.Protocol):
+    """One connection. `lost` says why once it is no more; everything under way has failed by then."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[str] = self._loop.create_future()
+        self._transport: asyncio.Transport | None = None
+        self._reader = hiredis.Reader()
+        self._waiting: list[_Ask] = []
+        self._under_way: deque[_Ask] = deque()
+        self._limit: asyncio.TimerHandle | None = None
+        self._idle: asyncio.Future[None] | None = None
+
+    def send(self, ask: _Ask) -> None:
+        """Ask with the next round trip, which begins at once when none is under way."""
+        if not self._waiting and not self._under_way:
+            # Not before everybody else who is ready in this turn of the loop has asked too.
+            self._loop.call_soon(self._begin)
+        self._waiting.append(ask)
+
+    async def close(self) -> None:
+        """Let what was asked be answered, then end the connection."""
+        if self._waiting or self._under_way:
+            self._idle = self._loop.create_future()
+            await self._idle
+        self.end("it was closed")
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Not asserted: uvloop's transports are such in all but name.
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
         try:
-            await self._redis.ping()
-        except (RedisError, OSError) as error:
-            raise RedisUnavailableError(str(error)) from error
+            while self._under_way and (reply := self._reader.gets()) is not False:
+                self._answer(self._under_way.popleft(), reply)
+        except hiredis.ProtocolError as error:
+            self.end(str(error))
+        if not self._under_way:
+            self._rest()
 
-    async def admit(self, ask: Ask) -> Refusal | None:
-        """None when there is room, which is then taken. Raises RedisUnavailableError."""
-        self._check_pause()
-        arguments = (
-            ask.requests_limit,
-            ask.requests,
-            ask.tokens_limit,
-            ask.tokens,
-            ask.concurrent_limit,
-            ask.lease,
-            ask.lease_seconds,
-        )
-        keys = [_key(ask.bucket, part) for part in ("requests", "tokens", "leases")]
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.end(str(exc or "it closed the connection"))
+
+    def _begin(self) -> None:
+        if self._transport is None or not self._waiting:
+            return
+        self._under_way.extend(self._waiting)
+        self._waiting.clear()
+        self._transport.write(b"".join([_packed(ask.command) for ask in self._under_way]))
+        self._limit = self._loop.call_later(_TIMEOUT_SECONDS, self.end, "it does not answer in time")
+
+    def _rest(self) -> None:
+        """A round trip is over: begin the next, if there is anything to ask."""
+        if self._limit is not None:
+            self._limit.cancel()
+        if self._waiting:
+            self._begin()
+        elif self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _answer(self, ask: _Ask, reply: Any) -> None:
+        refused = isinstance(reply, hiredis.ReplyError)
+        if refused and ask.instead is not None and str(reply).startswith("NOSCRIPT"):
+            self._waiting.append(_Ask(ask.instead, ask.done))
+        elif ask.done is None or ask.done.done():
+            return
+        elif refused:
+            ask.done.set_exception(RedisUnavailableError(str(reply)))
+        else:
+            ask.done.set_result(reply)
+
+    def end(self, reason: str) -> None:
+        """Break the connection off, and fail what is under way."""
+        if self.lost.done():
+            return
+        self.lost.set_result(reason)
+        if self._transport is not None:
+            self._transport.abort()
+        for ask in (*self._under_way, *self._waiting):
+            if ask.done is not None and not ask.done.done():
+                ask.done.set_exception(RedisUnavailableError(reason))
+        self._waiting.clear()
+        self._under_way.clear()
+        self._rest()
+
+
+class _Address:
+    """What a URL says: redis://, rediss:// or unix://, with login, database and the options of TLS."""
+
+    def __init__(self, url: str) -> None:
+        self._options: dict[str, Any] = dict(parse_url(url))
+
+    async def connect(self) -> _Link:
+        """A connection that answers. Raises OSError and RedisUnavailableError."""
+        loop, options = asyncio.get_running_loop(), self._options
+        if path := options.get("path"):
+            _transport, link = await loop.create_unix_connection(_Link, path)
+        else:
+            host, port = options.get("host", "localhost"), options.get("port", 6379)
+            _transport, link = await loop.create_connection(_Link, host, port, ssl=self._tls())
         try:
-            admitted, which, wait = await self._admit(keys=keys, args=arguments)
-        except (RedisError, OSError) as error:
-            raise self._failed(error) from error
-        return None if admitted else Refusal(which.decode(), wait)
+            for command in self._greeting():
+                done: asyncio.Future[Any] = loop.create_future()
+                link.send(_Ask(command, done))
+                await done
+        except BaseException:
+            link.end("it did not greet back")
+            raise
+        return link
 
-    async def finish(self, ask: Ask, *, tokens: int) -> None:
-        """Give the lease back, and count the tokens that were really used. Raises RedisUnavailableError."""
-        self._check_pause()
-        keys = [_key(ask.bucket, part) for part in ("tokens", "leases")]
-        try:
-            await self._finish(keys=keys, args=(ask.tokens_limit, tokens - ask.tokens, ask.lease))
-        except (RedisError, OSError) as error:
-            raise self._failed(error) from error
+    def _tls(self) -> ssl.SSLContext | None:
+        if self._options.get("connection_class") is not SSLConnection:
+            return None
+        given = {name: value for name, value in self._options.items() if name != "connection_class"}
+        context: ssl.SSLContext = SSLConnection(**given).ssl_context.get()
+        return context
 
-    def _check_pause(self) -> None:
-        if asyncio.get_running_loop().time() < self._not_before:
-            raise RedisUnavailableError("Redis failed a moment ago")
-
-    def _failed(self, error: Exception) -> RedisUnavailableError:
-        self._not_before = asyncio.get_running_loop().time() + _PAUSE_SECONDS
-        _log.warning("redis does not answer; rate limits are not enforced", reason=str(error))
-        return RedisUnavailableError(str(error))
-
-
-def _key(bucket: str, part: str) -> str:
-    # The braces keep one tenant's keys in one slot of a cluster, as a script needs.
-    return f"loam:limit:{{{bucket}}}:{part}"
+    def _greeting(self) -> list[tuple[Value, ...]]:
+        user, password, database = (self._options.get(name) for name in ("username", "password", "db"))
+        login = [("AUTH", *([user] if user else []), password)] if password else []
+        return [*login, *([("SELECT", database)] if database else []), ("PING",)]

@@ -28,7 +28,7 @@ async def complete(deps: State, order: Order, request: ChatRequest) -> Answer:
     """The whole answer, posted. Raises LoamError."""
     first = calls.prepared(order, request, order.models[0])
     estimate = bounds.estimate_tokens(first.quote.input_tokens)
-    async with admitted(deps.limits, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit:
+    async with admitted(deps.redis, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit:
         try:
             return await _complete_with_any(deps, order, request, first, permit)
         except Replayed as replayed:
@@ -106,7 +106,7 @@ class ChatStream:
         first = calls.prepared(order, self._request, order.models[0])
         estimate = bounds.estimate_tokens(first.quote.input_tokens)
         async with (
-            admitted(deps.limits, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit,
+            admitted(deps.redis, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit,
             contextlib.aclosing(self._chunks_of_any(first, permit)) as chunks,
         ):
             async for chunk in chunks:

@@ -29,7 +29,7 @@ async def embed(deps: State, order: Order, request: EmbeddingRequest) -> Answer:
     """
     work, quote = _plan(order, request)
     estimate = quote.input_tokens // 4
-    async with admitted(deps.limits, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit:
+    async with admitted(deps.redis, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit:
         try:
             return await _embed(deps, order, request, work, quote, permit)
         except Replayed as replayed:

@@ -5,10 +5,13 @@ import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from loam_gateway.adapters.redis import Ask, RateLimits, RedisUnavailableError
+from loam_gateway.adapters.redis import Redis, RedisUnavailableError
 from loam_gateway.directory.model import Principal, Tenant
+from loam_gateway.metering import buckets
+from loam_gateway.metering.buckets import Ask
 from loam_gateway.metering.charge import LONGEST_SECONDS
 from loam_gateway.metrics import Metrics
+from loam_shared import telemetry
 from loam_shared.errors import RateLimitedError
 
 _WORDS = {
@@ -29,7 +32,7 @@ class Permit:
 
 @contextlib.asynccontextmanager
 async def admitted(
-    limits: RateLimits, metrics: Metrics, tenant: Tenant, caller: Principal, *, tokens: int = 0
+    redis: Redis, metrics: Metrics, tenant: Tenant, caller: Principal, *, tokens: int = 0
 ) -> AsyncIterator[Permit]:
     """Room for one request of about `tokens` tokens, for the time of the context.
 
@@ -38,18 +41,18 @@ async def admitted(
     """
     permit = Permit(tokens)
     ask = _ask(tenant, caller, tokens)
-    taken = bool(tenant.limits) and await _admit(limits, metrics, ask)
+    with telemetry.current().child("admission"):
+        taken = bool(tenant.limits) and await _admit(redis, metrics, ask)
     try:
         yield permit
     finally:
         if taken:
-            with contextlib.suppress(RedisUnavailableError):
-                await limits.finish(ask, tokens=permit.tokens)
+            buckets.finish(redis, ask, tokens=permit.tokens)
 
 
-async def _admit(limits: RateLimits, metrics: Metrics, ask: Ask) -> bool:
+async def _admit(redis: Redis, metrics: Metrics, ask: Ask) -> bool:
     try:
-        refusal = await limits.admit(ask)
+        refusal = await buckets.admit(redis, ask)
     except RedisUnavailableError:
         metrics.limits_open.inc()
         return False
@@ -64,13 +67,14 @@ async def _admit(limits: RateLimits, metrics: Metrics, ask: Ask) -> bool:
 
 def _ask(tenant: Tenant, caller: Principal, tokens: int) -> Ask:
     limits = tenant.limits
+    most = limits.tokens_per_minute or 0
     return Ask(
         bucket=tenant.name,
         lease=secrets.token_hex(8),
         requests_limit=(limits.requests_per_minute or 0) if caller.at_the_door else 0,
         requests=1,
-        tokens_limit=limits.tokens_per_minute or 0,
-        tokens=tokens,
+        tokens_limit=most,
+        tokens=min(tokens, most),
         concurrent_limit=(limits.concurrent_requests or 0) if caller.at_the_door else 0,
         lease_seconds=_LEASE_SECONDS,
     )

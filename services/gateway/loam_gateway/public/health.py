@@ -37,7 +37,7 @@ async def _probe(state: State) -> dict[str, str]:
     """Asked without a credential, so it is done once a moment, however many ask."""
     postgres, redis, storage = await asyncio.gather(
         _state_of(state.pool.fetchval("SELECT 1")),
-        _state_of(state.limits.ping()),
+        _state_of(state.redis.execute("PING")),
         _state_of(state.storage.objects.ensure_bucket()),
     )
     return {"postgres": postgres, "redis": redis, "storage": storage}
