@@ -10,7 +10,6 @@ import json
 import sys
 import textwrap
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,11 @@ ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "reference"
 SETTINGS = {
     "Operator": ("loam_operator.settings:Settings",),
-    "Gateway": ("loam_gateway.settings:Settings", "loam_gateway.pipelines.settings:PipelineSettings"),
+    "Gateway": (
+        "loam_gateway.settings:Settings",
+        "loam_gateway.pipelines.settings:PipelineSettings",
+        "loam_gateway.alerts.settings:AlertSettings",
+    ),
     "Retrieval": ("loam_retrieval.settings:Settings",),
     "Ingestion worker": ("loam_ingestion.settings:Settings",),
     "bedrock_local": ("loam_bedrock_local.settings:Settings",),
@@ -145,10 +148,11 @@ def _field_docstrings(model: type[BaseModel]) -> dict[str, str]:
 
 def openapi() -> str:
     """The public listener's OpenAPI schema."""
-    app = FastAPI(title="Loam", version=metadata.version("loam"))
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     for router in importlib.import_module("loam_gateway.public").ROUTERS:
         app.include_router(router)
-    return json.dumps(app.openapi(), indent=2, sort_keys=True) + "\n"
+    document = importlib.import_module("loam_gateway.public.schema").document(app.routes)
+    return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 
 def _cell(row: tuple[str, ...]) -> str:

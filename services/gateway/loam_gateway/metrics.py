@@ -46,6 +46,33 @@ class Metrics:
             "Requests that were let through because Redis did not answer.",
             registry=self.registry,
         )
+        self.alerts_raised = Counter(
+            "loam_budget_alerts", "Percentages of caps that were passed.", registry=self.registry
+        )
+        self.alert_messages = Counter(
+            "loam_alert_messages",
+            "Attempts to send an alert, by how they ended: sent, failed, given_up.",
+            ("channel", "outcome"),
+            registry=self.registry,
+        )
+        self.cache_lookups = Counter(
+            "loam_cache_lookups",
+            "Completions that the cache had (hit) or not (miss).",
+            ("result",),
+            registry=self.registry,
+        )
+        self.cache_waits = Counter(
+            "loam_cache_waits", "Completions that waited for an equal one under way.", registry=self.registry
+        )
+        self.cache_saved_usd = Counter(
+            "loam_cache_saved_usd",
+            "What hits once cost; the ledger has it exactly.",
+            ("tenant", "model"),
+            registry=self.registry,
+        )
+        self.cache_open = Counter(
+            "loam_cache_failed_open", "Lookups that were left out because Redis did not answer.", registry=self.registry
+        )
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""

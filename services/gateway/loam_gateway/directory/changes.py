@@ -103,8 +103,11 @@ async def delete_model(pool: Pool, name: str, act: Act) -> None:
             await _tell(connection, act, "model.delete", None, name, {})
 
 
-async def put_tenant(pool: Pool, vault: Vault, name: str, desired: TenantPut, act: Act) -> None:
-    """Make the tenant as desired, its caps with it. Raises ConflictError when another Tenant of that name is alive."""
+async def put_tenant(pool: Pool, vault: Vault, name: str, desired: TenantPut, act: Act) -> bool:
+    """Make the tenant as desired, its caps with it. False when it was so already.
+
+    Raises ConflictError when another Tenant of that name is alive.
+    """
     async with changing(pool) as connection:
         row = await connection.fetchrow("SELECT uid, settings, active FROM tenants WHERE name = $1 FOR UPDATE", name)
         if row is not None and row["active"]:
@@ -112,12 +115,13 @@ async def put_tenant(pool: Pool, vault: Vault, name: str, desired: TenantPut, ac
                 _check_owner(f"the tenant {name}", row["uid"], desired.uid)
             stored = TenantPut.model_validate_json(row["settings"])
             if _is_put(lambda: secrets.revealed_tenant(vault, stored), desired):
-                return
+                return False
         sealed = secrets.sealed_tenant(vault, desired).to_json()
         await connection.execute(_PUT_TENANT, name, desired.uid, sealed, desired.suspended)
         await set_policies(connection, tenant_policies(name, desired.budget), actor=act.actor)
         public = orjson.loads(secrets.public_tenant(desired).to_json())
         await _tell(connection, act, "tenant.put", name, name, public)
+    return True
 
 
 async def end_tenant(pool: Pool, name: str, uid: str, act: Act) -> None:
