@@ -65,6 +65,10 @@ class IdempotencyConflictError(ConflictError):
     code = "idempotency_conflict"
 
 
+class IdempotencyPendingError(IdempotencyConflictError):
+    """The first request with this Idempotency-Key is still being worked on."""
+
+
 class TooLargeError(LoamError):
     """The body is larger than the limit."""
 

@@ -16,6 +16,7 @@ from loam_shared.errors import (
     BudgetExceededError,
     ForbiddenError,
     IdempotencyConflictError,
+    IdempotencyPendingError,
     InvalidApiKeyError,
     LoamError,
     UnavailableError,
@@ -188,6 +189,7 @@ def refusal(status: str) -> LoamError:
         case "conflict":
             return IdempotencyConflictError("this Idempotency-Key came before with another body")
         case "working":
-            return IdempotencyConflictError("the first request with this Idempotency-Key is still being worked on")
+            told = "the first request with this Idempotency-Key is still being worked on"
+            return IdempotencyPendingError(told, retry_after=1)
         case _:  # "posted" and "stale": so much time has passed that the attempt means nothing any more
             return UnavailableError("the ledger took too long to answer", retry_after=1)

@@ -16,7 +16,7 @@ from loam_gateway.metering.bounds import CUT_ALLOWANCE_TOKENS
 from loam_gateway.metering.pricing import PriceList
 from loam_gateway.metrics import Metrics
 from loam_shared import telemetry
-from loam_shared.errors import DeadlineExceededError, LoamError
+from loam_shared.errors import DeadlineExceededError, IdempotencyPendingError, LoamError
 from loam_shared.money import NANOS_PER_USD, price_of
 from loam_shared.telemetry import Span
 
@@ -26,6 +26,10 @@ LONGEST_SECONDS = 600.0
 _RENEWED_AFTER = 1 / 3
 # The call is cut when this part of it is over, so that the settlement still finds the hold.
 _CUT_AFTER = 5 / 6
+# How often, and how long, a request looks whether the first one with its Idempotency-Key was answered: it may be
+# another gateway's, so the database is asked.
+_FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.05, 0.5
+_TWIN_PATIENCE_SECONDS = 60.0
 
 _TOO_LONG = f"the call took longer than {LONGEST_SECONDS:g} s, or its hold on the budget could not be kept"
 _log = structlog.get_logger()
@@ -158,7 +162,7 @@ async def charged(ledger: Ledger, metrics: Metrics, request: HoldRequest, quote:
     Raises what `Ledger.hold` raises, Replayed, and DeadlineExceededError when the hold could not be kept.
     """
     with telemetry.current().child("hold"):
-        hold = await ledger.hold(request)
+        hold = await _held(ledger, request)
     if isinstance(hold, Replay):
         raise Replayed(hold.answer)
     with traces.call(request, quote.model) as span:
@@ -168,6 +172,23 @@ async def charged(ledger: Ledger, metrics: Metrics, request: HoldRequest, quote:
                 yield charge
         finally:
             await charge.close()
+
+
+async def _held(ledger: Ledger, request: HoldRequest) -> Hold | Replay:
+    """The hold, or the answer that the first request with the same Idempotency-Key gets meanwhile.
+
+    When that one ends without an answer, the next in line takes its place. Raises what `Ledger.hold` raises.
+    """
+    loop, pause = asyncio.get_running_loop(), _FIRST_LOOK_SECONDS
+    deadline = loop.time() + _TWIN_PATIENCE_SECONDS
+    while True:
+        try:
+            return await ledger.hold(request)
+        except IdempotencyPendingError:
+            if loop.time() + pause > deadline:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_LOOK_SECONDS)
 
 
 @contextlib.asynccontextmanager
