@@ -1,4 +1,4 @@
-"""Embeddings: OpenAI's request on one side, what Titan and Cohere on Bedrock take on the other."""
+"""Embeddings: OpenAI's request on one side, what providers take on the other."""
 
 import base64
 from array import array
@@ -11,6 +11,7 @@ from loam_shared.errors import InvalidRequestError
 
 MAX_INPUTS = 2048
 _COHERE_TEXTS = 96
+_OPENAI_TEXTS = 256
 # What a model may put around a text.
 _FRAME_TOKENS = 8
 
@@ -45,19 +46,22 @@ class Batch:
     token_bound: int
 
 
-def batches(texts: list[str], *, model_id: str, dimensions: int | None) -> list[Batch]:
-    """The provider calls for `texts`: Titan takes one text a call, Cohere 96. Raises InvalidRequestError."""
-    extra: dict[str, Any]
-    if "titan-embed" in model_id:
+def batches(texts: list[str], *, provider: str, model_id: str, dimensions: int | None) -> list[Batch]:
+    """The provider calls for `texts`, as many texts each as the model takes. Raises InvalidRequestError."""
+    if provider == "OpenAI":
+        extra: dict[str, Any] = {"model": model_id} | ({"dimensions": dimensions} if dimensions else {})
+        return [Batch({"input": group} | extra, _token_bound(group)) for group in _groups(texts, _OPENAI_TEXTS)]
+    if provider == "Bedrock" and "titan-embed" in model_id:
         extra = {"dimensions": dimensions, "normalize": True} if dimensions else {}
         return [Batch({"inputText": text} | extra, _token_bound([text])) for text in texts]
-    if "cohere.embed" in model_id:
-        extra = {"output_dimension": dimensions} if dimensions else {}
-        groups = [texts[start : start + _COHERE_TEXTS] for start in range(0, len(texts), _COHERE_TEXTS)]
-        return [
-            Batch({"texts": group, "input_type": "search_document"} | extra, _token_bound(group)) for group in groups
-        ]
+    if provider == "Bedrock" and "cohere.embed" in model_id:
+        extra = {"input_type": "search_document"} | ({"output_dimension": dimensions} if dimensions else {})
+        return [Batch({"texts": group} | extra, _token_bound(group)) for group in _groups(texts, _COHERE_TEXTS)]
     raise InvalidRequestError(f"model: {model_id} is not an embedding model that Loam can call", param="model")
+
+
+def _groups(texts: list[str], size: int) -> list[list[str]]:
+    return [texts[start : start + size] for start in range(0, len(texts), size)]
 
 
 def _token_bound(texts: list[str]) -> int:
@@ -66,11 +70,19 @@ def _token_bound(texts: list[str]) -> int:
 
 def vectors_of(reply: dict[str, Any]) -> list[list[float]]:
     """The vectors in a provider's reply, in the order of its texts."""
+    if "data" in reply:
+        return [found["embedding"] for found in sorted(reply["data"], key=lambda found: found["index"])]
     if "embedding" in reply:
         return [reply["embedding"]]
     found = reply["embeddings"]
     vectors: list[list[float]] = found["float"] if isinstance(found, dict) else found
     return vectors
+
+
+def tokens_in(reply: dict[str, Any]) -> int | None:
+    """The input tokens that a provider's reply speaks of, if it does."""
+    counted: int | None = (reply.get("usage") or {}).get("prompt_tokens")
+    return counted
 
 
 def embedding_list(

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from loam_gateway.ledger.model import Tokens
 from loam_shared.money import format_usd
 
@@ -43,6 +45,36 @@ class Said:
     message: dict[str, Any]
     finish: str
     usage: Usage | None
+
+
+def reasoning_text(text: str, signature: str | None) -> dict[str, Any]:
+    """A piece of reasoning, as OpenRouter shapes it; given back with its signature, a model takes it up again."""
+    detail: dict[str, Any] = {"type": "reasoning.text", "text": text}
+    return detail | ({"signature": signature} if signature else {})
+
+
+def reasoning_encrypted(data: str) -> dict[str, Any]:
+    """Reasoning that only the model can read."""
+    return {"type": "reasoning.encrypted", "data": data}
+
+
+def message_of(
+    texts: list[str], calls: list[dict[str, Any]], reasoning: list[dict[str, Any]], refusal: str | None = None
+) -> dict[str, Any]:
+    """OpenAI's message of an assistant. `reasoning` are details, whose texts are given as `reasoning_content` too."""
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) or None, "refusal": refusal}
+    if calls:
+        message["tool_calls"] = calls
+    if reasoning:
+        message["reasoning_content"] = "".join(detail.get("text", "") for detail in reasoning)
+        message["reasoning_details"] = reasoning
+    return message
+
+
+def tool_call(call_id: str, name: str, arguments: Any) -> dict[str, Any]:
+    """A call of a function, as OpenAI shapes it."""
+    function = {"name": name, "arguments": orjson.dumps(arguments).decode()}
+    return {"id": call_id, "type": "function", "function": function}
 
 
 def usage_of(usage: Usage, cost_nanos: int) -> dict[str, Any]:
@@ -99,9 +131,12 @@ class ChunkMaker(ABC):
         self.output_bytes += len(text.encode())
         return self._chunk({"content": text})
 
-    def _reasoning(self, text: str) -> Chunk:
-        self.output_bytes += len(text.encode())
-        return self._chunk({"reasoning_content": text})
+    def _reasoning(self, position: int, detail: dict[str, Any]) -> Chunk:
+        """A piece of the reasoning; pieces of one `position` belong together."""
+        text = detail.get("text", "")
+        self.output_bytes += len(text.encode()) + len(detail.get("data", ""))
+        delta: dict[str, Any] = {"reasoning_details": [detail | {"index": position}]}
+        return self._chunk({"reasoning_content": text} | delta if text else delta)
 
     def _call(self, position: int, call_id: str, name: str) -> Chunk:
         self.output_bytes += len(name.encode())

@@ -1,5 +1,6 @@
 """A chat completion as an OpenAI client asks for it."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
@@ -26,7 +27,17 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class TextPart(_Part):
+class CacheControl(_Part):
+    """Marks the end of a prefix that the provider should cache, as Anthropic, OpenRouter and LiteLLM write it."""
+
+    type: Literal["ephemeral"]
+
+
+class _Cacheable(_Part):
+    cache_control: CacheControl | None = None
+
+
+class TextPart(_Cacheable):
     """A piece of text."""
 
     type: Literal["text"]
@@ -44,9 +55,10 @@ class ImageUrl(_Part):
     """Where an image lies; only data URLs are taken, so that nobody can make the gateway fetch things."""
 
     url: str
+    detail: Literal["auto", "low", "high", "original"] | None = None
 
 
-class ImagePart(_Part):
+class ImagePart(_Cacheable):
     """An image."""
 
     type: Literal["image_url"]
@@ -60,7 +72,7 @@ class FileData(_Part):
     filename: str = "document"
 
 
-class FilePart(_Part):
+class FilePart(_Cacheable):
     """A document."""
 
     type: Literal["file"]
@@ -71,18 +83,20 @@ UserPart = Annotated[TextPart | ImagePart | FilePart, Field(discriminator="type"
 AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
 
 
-class SystemMessage(_Part):
+class SystemMessage(_Cacheable):
     """Instructions."""
 
     role: Literal["system", "developer"]
     content: str | list[TextPart]
+    name: str | None = None
 
 
-class UserMessage(_Part):
+class UserMessage(_Cacheable):
     """What the user says."""
 
     role: Literal["user"]
     content: str | list[UserPart]
+    name: str | None = None
 
 
 class FunctionCall(_Part):
@@ -100,21 +114,42 @@ class ToolCall(_Part):
     function: FunctionCall
 
 
-class AssistantMessage(_Part):
+class ReasoningDetail(_Part):
+    """A piece of an answer's reasoning, to be given back as it came: text with its signature, or encrypted data.
+
+    The shapes are OpenRouter's `reasoning_details`.
+    """
+
+    type: Literal["reasoning.text", "reasoning.encrypted"]
+    text: str = ""
+    signature: str | None = None
+    data: str = ""
+
+
+class AssistantMessage(_Cacheable):
     """What the model said before."""
 
     role: Literal["assistant"]
     content: str | list[AssistantPart] | None = None
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
+    reasoning_details: list[ReasoningDetail] | None = None
+    name: str | None = None
+
+    @property
+    def kept_reasoning(self) -> list[ReasoningDetail]:
+        """What its model wants back: reasoning without a signature is of no use to any."""
+        details = self.reasoning_details or ()
+        return [detail for detail in details if detail.signature or detail.type == "reasoning.encrypted"]
 
 
-class ToolMessage(_Part):
-    """The result of a call."""
+class ToolMessage(_Cacheable):
+    """The result of a call. Images, documents and `is_error` are more than OpenAI has."""
 
     role: Literal["tool"]
     tool_call_id: str
-    content: str | list[TextPart]
+    content: str | list[UserPart]
+    is_error: bool = False
 
 
 Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
@@ -126,9 +161,10 @@ class Function(_Part):
     name: str = Field(pattern=_NAME)
     description: str | None = None
     parameters: _Schema | None = None
+    strict: bool | None = None
 
 
-class Tool(_Part):
+class Tool(_Cacheable):
     """A tool; functions are the only kind."""
 
     type: Literal["function"]
@@ -154,6 +190,7 @@ class JsonSchema(_Part):
     name: str = Field(pattern=_NAME)
     description: str | None = None
     schema_: _Schema = Field(default_factory=lambda: {"type": "object"}, alias="schema")
+    strict: bool | None = None
 
 
 class TextFormat(_Part):
@@ -204,7 +241,7 @@ class ChatRequest(BaseModel):
     n: Literal[1] | None = None
     user: str | None = Field(default=None, max_length=256)
 
-    # What Bedrock's Converse has no place for: taken, not acted on, and named in x-loam-dropped-params.
+    # What some models have no place for: not acted on there, and named in x-loam-dropped-params.
     parallel_tool_calls: bool | None = None
     seed: int | None = None
     frequency_penalty: float | None = None
@@ -221,6 +258,9 @@ class ChatRequest(BaseModel):
     prompt_cache_retention: str | None = None
     modalities: tuple[Literal["text"]] | None = None
 
+    strict: bool = False
+    """Whether a parameter that the model does not take is refused rather than dropped."""
+
     @property
     def output_limit(self) -> int | None:
         """The most tokens that the caller wants as an answer."""
@@ -232,7 +272,9 @@ class ChatRequest(BaseModel):
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
 
 
-_WITHOUT_EFFECT = (
+EFFECTIVE = (
+    "temperature",
+    "top_p",
     "parallel_tool_calls",
     "seed",
     "frequency_penalty",
@@ -244,11 +286,14 @@ _WITHOUT_EFFECT = (
     "prompt_cache_key",
     "prompt_cache_retention",
 )
+"""The parameters that change an answer or its price, where the model takes them."""
 
 
-def without_effect(request: ChatRequest) -> list[str]:
-    """The names of the given parameters that change nothing here, so that nobody believes they do."""
-    return [name for name in _WITHOUT_EFFECT if name in request.model_fields_set and getattr(request, name) is not None]
+def dropped_of(request: ChatRequest, taken: Iterable[str]) -> tuple[str, ...]:
+    """The given parameters that are not among those `taken`, so that nobody believes they do something."""
+    kept = frozenset(taken)
+    given = (name for name in EFFECTIVE if name in request.model_fields_set and getattr(request, name) is not None)
+    return tuple(name for name in given if name not in kept)
 
 
 _Body = TypeVar("_Body", bound=BaseModel)

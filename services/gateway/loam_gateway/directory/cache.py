@@ -63,7 +63,7 @@ class Directory:
     def __init__(self, pool: Pool, vault: Vault) -> None:
         self._principals: _Cache[Principal | None] = _Cache(lambda digest: queries.principal(pool, digest))
         self._tenants: _Cache[Tenant | None] = _Cache(lambda name: queries.tenant(pool, vault, name))
-        self._models: _Cache[Model | None] = _Cache(lambda name: queries.model(pool, name))
+        self._models: _Cache[Model | None] = _Cache(lambda name: queries.model(pool, vault, name))
         self._templates: _Cache[str] = _Cache(lambda name: queries.templates(pool, name))
 
     async def principal(self, digest: str) -> Principal | None:

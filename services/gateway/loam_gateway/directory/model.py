@@ -61,7 +61,10 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model route: what callers may name as model. Without `prices` it cannot be called."""
+    """A model route: what callers may name as model. Without `prices` it cannot be called.
+
+    `credential` is the platform's with a provider other than Bedrock, `base_url` where such a one answers.
+    """
 
     name: str
     provider: str
@@ -72,3 +75,5 @@ class Model:
     dimensions: int | None = None
     max_output_tokens: int | None = None
     fallbacks: tuple[str, ...] = ()
+    base_url: str | None = None
+    credential: str | None = field(default=None, repr=False)

@@ -21,7 +21,7 @@ WHERE h.sha256 = $1 AND k.revoked_at IS NULL
   AND (h.expires_at IS NULL OR h.expires_at > now()) AND (k.expires_at IS NULL OR k.expires_at > now())
 """
 _TENANT = "SELECT settings FROM tenants WHERE name = $1 AND active"
-_MODEL = "SELECT name, spec FROM models WHERE name = $1"
+_MODEL = "SELECT spec, credential FROM models WHERE name = $1"
 _TEMPLATES = "SELECT templates FROM prompt_templates JOIN tenants ON name = tenant WHERE tenant = $1 AND active"
 _UNKNOWN_MODELS = "SELECT array(SELECT unnest($1::text[]) EXCEPT SELECT name FROM models ORDER BY 1)"
 
@@ -54,10 +54,13 @@ async def tenant_put(pool: Pool, name: str) -> TenantPut | None:
     return None if settings is None else TenantPut.model_validate_json(settings)
 
 
-async def model(pool: Pool, name: str) -> Model | None:
+async def model(pool: Pool, vault: Vault, name: str) -> Model | None:
     """The model as it was put last."""
     row = await pool.fetchrow(_MODEL, name)
-    return None if row is None else model_from(name, ModelPut.model_validate_json(row["spec"]))
+    if row is None:
+        return None
+    credential = secrets.revealed_model(vault, row["credential"])
+    return model_from(name, ModelPut.model_validate_json(row["spec"]), credential)
 
 
 async def templates(pool: Pool, tenant: str) -> str:
@@ -88,7 +91,7 @@ def _own_keys(vault: Vault, put: TenantPut) -> dict[str, str]:
     return {known.provider: secrets.revealed(vault, known.secret) for known in put.provider_credentials}
 
 
-def model_from(name: str, put: ModelPut) -> Model:
+def model_from(name: str, put: ModelPut, credential: str | None) -> Model:
     """What requests need of a model."""
     return Model(
         name=name,
@@ -100,6 +103,8 @@ def model_from(name: str, put: ModelPut) -> Model:
         dimensions=put.dimensions,
         max_output_tokens=put.max_output_tokens,
         fallbacks=put.fallbacks,
+        base_url=put.base_url,
+        credential=credential,
     )
 
 

@@ -7,8 +7,6 @@ from loam_gateway.directory.model import Model, Tenant
 from loam_gateway.metering.pricing import PriceList
 from loam_shared.errors import ForbiddenError, InvalidRequestError, ModelNotPricedError, NotFoundError
 
-SERVED_PROVIDERS = frozenset({"Bedrock"})
-
 
 async def models_for(
     directory: Directory, tenant: Tenant, name: str, capabilities: tuple[str, ...]
@@ -48,13 +46,7 @@ def prices_of(model: Model) -> PriceList:
 def _check_callable(model: Model, capabilities: tuple[str, ...]) -> None:
     if missing := [capability for capability in capabilities if capability not in model.capabilities]:
         raise InvalidRequestError(f'the model "{model.name}" cannot do this: it lacks {missing[0]}', param="model")
-    if model.provider not in SERVED_PROVIDERS:
-        raise InvalidRequestError(
-            f'the model "{model.name}" is served by {model.provider}, which this version does not call yet',
-            param="model",
-        )
 
 
 def _can_serve(model: Model, capabilities: Iterable[str]) -> bool:
-    able = model.capabilities.issuperset(capabilities)
-    return able and model.prices is not None and model.provider in SERVED_PROVIDERS
+    return model.capabilities.issuperset(capabilities) and model.prices is not None

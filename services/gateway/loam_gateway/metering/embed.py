@@ -8,7 +8,7 @@ from functools import partial
 import orjson
 
 from loam_gateway.adapters.provider import MAYBE_BILLED, Client, ProviderCallError, Reply, Target
-from loam_gateway.completions.embeddings import Batch, EmbeddingRequest, batches, embedding_list, vectors_of
+from loam_gateway.completions.embeddings import Batch, EmbeddingRequest, batches, embedding_list, tokens_in, vectors_of
 from loam_gateway.ledger.model import Kind, Tokens
 from loam_gateway.metering.answers import Answer, call_headers, cost_headers
 from loam_gateway.metering.charge import Charge, Quote, Replayed, charged
@@ -40,9 +40,10 @@ async def embed(deps: State, order: Order, request: EmbeddingRequest) -> Answer:
 
 def _plan(order: Order, request: EmbeddingRequest) -> tuple[list[Batch], Quote]:
     model = order.models[0]
-    work = batches(request.texts, model_id=model.model_id, dimensions=request.dimensions or model.dimensions)
+    dimensions = request.dimensions or model.dimensions
+    work = batches(request.texts, provider=model.provider, model_id=model.model_id, dimensions=dimensions)
     bound = sum(batch.token_bound for batch in work)
-    return work, Quote(model, prices_of(model), input_tokens=bound, api_key=order.tenant.own_keys.get(model.provider))
+    return work, Quote(model, prices_of(model), input_tokens=bound, api_key=order.own_key(model))
 
 
 async def _embed(
@@ -104,7 +105,7 @@ class _Run:
                     self._bill(batch.token_bound, estimated=True)
                 return
             self._found[index] = vectors_of(reply.body)
-            known = reply.input_tokens
+            known = reply.input_tokens if reply.input_tokens is not None else tokens_in(reply.body)
             self._bill(batch.token_bound if known is None else known, estimated=known is None)
 
     def _bill(self, tokens: int, *, estimated: bool) -> None:

@@ -26,6 +26,10 @@ class Order:
         """The public request that this belongs to."""
         return self.caller.root_request_id or self.request_id
 
+    def own_key(self, model: Model) -> str | None:
+        """The tenant's own key with the model's provider, which wins over the platform's."""
+        return self.tenant.own_keys.get(model.provider)
+
     def hold_request(self, quote: Quote, kind: Kind) -> HoldRequest:
         """What to ask the ledger for."""
         return HoldRequest(
@@ -58,6 +62,8 @@ class Order:
 
 
 def targets(quote: Quote, default_region: str) -> Iterator[Target]:
-    """Where the model can be called, in the order of its regions."""
-    for region in quote.model.regions or (default_region,):
-        yield Target(quote.model.model_id, region, quote.api_key)
+    """Where the model can be called, in the order of its regions; only Bedrock has any."""
+    model, api_key = quote.model, quote.api_key or quote.model.credential
+    regions = (model.regions or (default_region,)) if model.provider == "Bedrock" else ("",)
+    for region in regions:
+        yield Target(model.model_id, region, api_key, model.base_url)

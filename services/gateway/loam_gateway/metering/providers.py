@@ -7,7 +7,10 @@ from typing import TypeVar
 
 import structlog
 
+from loam_gateway.adapters import jsonapi
+from loam_gateway.adapters.anthropic import Anthropic
 from loam_gateway.adapters.bedrock import Bedrock
+from loam_gateway.adapters.openai import OpenAI
 from loam_gateway.adapters.provider import MAYBE_BILLED, RETRYABLE, Client, ProviderCallError, Target
 from loam_gateway.metering.charge import Charge
 from loam_gateway.metering.order import targets
@@ -34,7 +37,8 @@ class Provider:
         for target in targets(charge.quote, self._default_region):
             charge.region, charge.sent, begun = target.region, True, time.perf_counter()
             try:
-                result = await do(client, target)
+                with charge.span.calling("attempt", {"cloud.region": target.region}):
+                    result = await do(client, target)
             except ProviderCallError as error:
                 charge.sent = error.kind in MAYBE_BILLED
                 self._note(target, charge, error)
@@ -65,7 +69,10 @@ class Provider:
 @contextlib.asynccontextmanager
 async def opened(settings: Settings, metrics: Metrics) -> AsyncIterator[Provider]:
     """The clients of all providers, for the time of the context."""
-    async with Bedrock.open(
-        connect_timeout=settings.provider_connect_timeout, read_timeout=settings.provider_read_timeout
-    ) as bedrock:
-        yield Provider({"Bedrock": bedrock}, metrics, bedrock.default_region() or _DEFAULT_REGION)
+    patience = {
+        "connect_timeout": settings.provider_connect_timeout,
+        "read_timeout": settings.provider_read_timeout,
+    }
+    async with Bedrock.open(**patience) as bedrock, jsonapi.opened(**patience) as session:
+        clients: dict[str, Client] = {"Bedrock": bedrock, "Anthropic": Anthropic(session), "OpenAI": OpenAI(session)}
+        yield Provider(clients, metrics, bedrock.default_region() or _DEFAULT_REGION)

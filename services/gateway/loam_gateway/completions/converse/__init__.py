@@ -8,12 +8,12 @@ import orjson
 
 from loam_gateway.completions.converse.bounds import input_tokens
 from loam_gateway.completions.converse.reply import ConverseChunks, said
-from loam_gateway.completions.converse.request import ANSWER_TOOL, Converse, to_converse
+from loam_gateway.completions.converse.request import Converse, to_converse
 from loam_gateway.completions.dialect import spliced
 from loam_gateway.completions.reply import ChunkMaker, Heading, Said
 from loam_gateway.completions.request import ChatRequest
 
-__all__ = ["ANSWER_TOOL", "Converse", "ConverseCall", "converse", "to_converse"]
+__all__ = ["Converse", "ConverseCall", "converse", "to_converse"]
 
 
 @dataclass(slots=True)

@@ -5,8 +5,18 @@ from typing import Any
 
 import orjson
 
-from loam_gateway.completions.converse.request import ANSWER_TOOL
-from loam_gateway.completions.reply import Chunk, ChunkMaker, Heading, Said, Usage
+from loam_gateway.completions.reply import (
+    Chunk,
+    ChunkMaker,
+    Heading,
+    Said,
+    Usage,
+    message_of,
+    reasoning_encrypted,
+    reasoning_text,
+    tool_call,
+)
+from loam_gateway.completions.tools import ANSWER_TOOL
 from loam_gateway.ledger.model import Tokens
 
 _FINISH = {
@@ -49,26 +59,22 @@ def said(reply: dict[str, Any], *, json_answer: bool) -> Said:
 
 def _message(blocks: list[dict[str, Any]], *, json_answer: bool) -> dict[str, Any]:
     texts = [block["text"] for block in blocks if "text" in block]
-    uses = [block["toolUse"] for block in blocks if "toolUse" in block]
+    # The calls that Bedrock itself has made and answered are none of the caller's.
+    done = {block["toolResult"]["toolUseId"] for block in blocks if "toolResult" in block}
+    uses = [block["toolUse"] for block in blocks if "toolUse" in block and block["toolUse"]["toolUseId"] not in done]
     answers = [use for use in uses if json_answer and use["name"] == ANSWER_TOOL]
     if answers:
         texts = [orjson.dumps(answers[0]["input"]).decode()]
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) or None, "refusal": None}
-    if calls := [_tool_call(use) for use in uses if use not in answers]:
-        message["tool_calls"] = calls
-    if reasoning := "".join(_reasoning(block) for block in blocks):
-        message["reasoning_content"] = reasoning
-    return message
+    calls = [tool_call(use["toolUseId"], use["name"], use["input"]) for use in uses if use not in answers]
+    return message_of(texts, calls, [_detail(block) for block in blocks if "reasoningContent" in block])
 
 
-def _tool_call(use: dict[str, Any]) -> dict[str, Any]:
-    arguments = orjson.dumps(use["input"]).decode()
-    return {"id": use["toolUseId"], "type": "function", "function": {"name": use["name"], "arguments": arguments}}
-
-
-def _reasoning(block: dict[str, Any]) -> str:
-    text: str = block.get("reasoningContent", {}).get("reasoningText", {}).get("text", "")
-    return text
+def _detail(block: dict[str, Any]) -> dict[str, Any]:
+    reasoning = block["reasoningContent"]
+    if "redactedContent" in reasoning:
+        return reasoning_encrypted(reasoning["redactedContent"])
+    told = reasoning["reasoningText"]
+    return reasoning_text(told["text"], told.get("signature"))
 
 
 class ConverseChunks(ChunkMaker):
@@ -96,7 +102,8 @@ class ConverseChunks(ChunkMaker):
 
     def _block_start(self, index: int, start: dict[str, Any]) -> list[Chunk]:
         use = start.get("toolUse")
-        if use is None:
+        # What Bedrock itself calls and answers is none of the caller's calls.
+        if use is None or use.get("type") == "server_tool_use":
             return []
         if self._json_answer and use["name"] == ANSWER_TOOL:
             self._answer_blocks.add(index)
@@ -108,7 +115,18 @@ class ConverseChunks(ChunkMaker):
         if "text" in delta:
             return [self._text(delta["text"])]
         if "toolUse" in delta:
-            part = delta["toolUse"].get("input", "")
-            return [self._text(part) if index in self._answer_blocks else self._arguments(self._calls[index], part)]
-        reasoning = delta.get("reasoningContent", {}).get("text")
-        return [self._reasoning(reasoning)] if reasoning else []
+            return self._input(index, delta["toolUse"].get("input", ""))
+        if "reasoningContent" in delta:
+            return [self._reasoning(index, _piece(delta["reasoningContent"]))]
+        return []
+
+    def _input(self, index: int, part: str) -> list[Chunk]:
+        if index in self._answer_blocks:
+            return [self._text(part)]
+        return [self._arguments(self._calls[index], part)] if index in self._calls else []
+
+
+def _piece(delta: dict[str, Any]) -> dict[str, Any]:
+    if "redactedContent" in delta:
+        return reasoning_encrypted(delta["redactedContent"])
+    return reasoning_text(delta.get("text", ""), delta.get("signature"))

@@ -7,33 +7,45 @@ from typing import Any
 
 import orjson
 
-from loam_gateway.completions.converse.media import document_block, image_block
+from loam_gateway.completions import abilities
+from loam_gateway.completions.media import IMAGES, inline
 from loam_gateway.completions.request import (
     AssistantMessage,
     ChatRequest,
+    FileData,
     FilePart,
     ImagePart,
-    JsonSchemaFormat,
+    JsonSchema,
     Message,
-    NamedTool,
-    RefusalPart,
+    ReasoningDetail,
     SystemMessage,
-    TextFormat,
-    TextPart,
-    Tool,
-    ToolCall,
     ToolMessage,
-    UserMessage,
-    without_effect,
+    UserPart,
+    dropped_of,
 )
-from loam_shared.errors import InvalidRequestError
+from loam_gateway.completions.tools import ANY, Offer, Plan, plan
+from loam_gateway.completions.turns import (
+    Block,
+    arguments_of,
+    content_parts,
+    said_parts,
+    system_parts,
+    tool_use_id,
+    turns,
+)
 
-ANSWER_TOOL = "json_answer"
-"""The tool whose arguments are the answer when a JSON answer is asked for."""
-
-# The newest Claude models take no sampling parameters at all; those before them take one of the two.
-_NO_SAMPLING = re.compile(r"anthropic\.claude-(?:opus|sonnet|haiku)-[5-9]")
-_ONE_SAMPLING = re.compile(r"anthropic\.claude-(?:opus|sonnet|haiku)-4-[15]")
+_DOCUMENTS = {
+    "application/pdf": "pdf",
+    "text/csv": "csv",
+    "text/html": "html",
+    "text/plain": "txt",
+    "text/markdown": "md",
+    "application/msword": "doc",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "docx",
+    "application/vnd.ms-excel": "xls",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "xlsx",
+}
+_CACHE_POINT: Block = {"cachePoint": {"type": "default"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,168 +64,125 @@ class Converse:
 
 def to_converse(request: ChatRequest, *, model_id: str) -> Converse:
     """`request` as Converse wants it. Raises InvalidRequestError that names the message it cannot carry over."""
-    inference, dropped = _inference(request, model_id)
-    json_answer = not isinstance(request.response_format, TextFormat | None)
-    body: dict[str, Any] = {"messages": _turns(request.messages)}
-    if system := [{"text": text} for text in _system(request.messages)]:
+    tools = plan(request, takes_schemas=abilities.takes_schemas(model_id))
+    effort = abilities.effort(request, model_id, forced=tools.must is not None)
+    sampling = abilities.sampling(request, model_id, thinking=bool(effort) and abilities.thinks_adaptively(model_id))
+    body: dict[str, Any] = {"messages": turns(request.messages, _Blocks())}
+    if system := list(_system(request.messages)):
         body["system"] = system
-    if tools := _tool_config(request, json_answer=json_answer):
-        body["toolConfig"] = tools
-    return Converse(body, inference, (*without_effect(request), *dropped), json_answer)
+    if tools.offers:
+        body["toolConfig"] = _tool_config(tools)
+    if tools.schema is not None:
+        body["outputConfig"] = {"textFormat": _text_format(tools.schema)}
+    if effort:
+        body["additionalModelRequestFields"] = _effort_fields(effort, model_id)
+    dropped = dropped_of(request, (*sampling, *(("reasoning_effort",) if effort else ())))
+    return Converse(body, _inference(request, sampling), dropped + tools.dropped, tools.json_answer)
 
 
-def _inference(request: ChatRequest, model_id: str) -> tuple[dict[str, Any], list[str]]:
-    wanted = {"temperature": request.temperature, "top_p": request.top_p}
-    given = {name: value for name, value in wanted.items() if value is not None}
-    dropped = _sampling_not_taken(model_id, list(given))
+def _inference(request: ChatRequest, sampling: dict[str, float]) -> dict[str, Any]:
     names = {"temperature": "temperature", "top_p": "topP"}
-    config: dict[str, Any] = {names[name]: value for name, value in given.items() if name not in dropped}
+    config: dict[str, Any] = {names[name]: value for name, value in sampling.items()}
     if request.stop_sequences:
         config["stopSequences"] = request.stop_sequences
-    return config, dropped
-
-
-def _sampling_not_taken(model_id: str, given: list[str]) -> list[str]:
-    if _NO_SAMPLING.search(model_id):
-        return given
-    if _ONE_SAMPLING.search(model_id):
-        return given[1:]
-    return []
-
-
-def _system(messages: Iterable[Message]) -> Iterable[str]:
-    for message in messages:
-        if isinstance(message, SystemMessage):
-            yield from _texts(message.content)
-
-
-def _texts(content: str | list[TextPart]) -> list[str]:
-    texts = [content] if isinstance(content, str) else [part.text for part in content]
-    return [text for text in texts if text.strip()]
-
-
-def _turns(messages: list[Message]) -> list[dict[str, Any]]:
-    """Alternating turns: Converse wants neighbours of one role as one message, and results within the user's turn."""
-    turns: list[dict[str, Any]] = []
-    for index, message in enumerate(messages):
-        if isinstance(message, SystemMessage):
-            continue
-        role = "assistant" if isinstance(message, AssistantMessage) else "user"
-        blocks = _blocks(message, f"messages.{index}")
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"].extend(blocks)
-        else:
-            turns.append({"role": role, "content": blocks})
-    if not turns or turns[0]["role"] != "user":
-        raise InvalidRequestError("messages: the conversation must begin with a user message", param="messages")
-    return turns
-
-
-def _blocks(message: Message, where: str) -> list[dict[str, Any]]:
-    blocks: list[dict[str, Any]]
-    if isinstance(message, ToolMessage):
-        return [_tool_result(message)]
-    if isinstance(message, AssistantMessage):
-        blocks = _assistant_blocks(message, where)
-    else:
-        assert isinstance(message, UserMessage)
-        blocks = _user_blocks(message, where)
-    if not blocks:
-        raise InvalidRequestError(f"{where}.content: the message is empty", param=f"{where}.content")
-    return blocks
-
-
-def _user_blocks(message: UserMessage, where: str) -> list[dict[str, Any]]:
-    if isinstance(message.content, str):
-        return [{"text": message.content}] if message.content.strip() else []
-    blocks = []
-    for index, part in enumerate(message.content):
-        place = f"{where}.content.{index}"
-        if isinstance(part, ImagePart):
-            blocks.append(image_block(part.image_url.url, place))
-        elif isinstance(part, FilePart):
-            blocks.append(document_block(part.file.file_data, part.file.filename, place))
-        elif part.text.strip():
-            blocks.append({"text": part.text})
-    return blocks
-
-
-def _assistant_blocks(message: AssistantMessage, where: str) -> list[dict[str, Any]]:
-    content = message.content if message.content is not None else message.refusal or ""
-    parts = content if isinstance(content, list) else [TextPart(type="text", text=content)]
-    texts = [part.refusal if isinstance(part, RefusalPart) else part.text for part in parts]
-    blocks: list[dict[str, Any]] = [{"text": text} for text in texts if text.strip()]
-    for index, call in enumerate(message.tool_calls or ()):
-        blocks.append({"toolUse": _tool_use(call, f"{where}.tool_calls.{index}")})
-    return blocks
-
-
-def _tool_use(call: ToolCall, where: str) -> dict[str, Any]:
-    try:
-        arguments = orjson.loads(call.function.arguments or "{}")
-    except orjson.JSONDecodeError as error:
-        where = f"{where}.function.arguments"
-        raise InvalidRequestError(f"{where}: must be JSON, {error}", param=where) from error
-    return {"toolUseId": _tool_use_id(call.id), "name": call.function.name, "input": arguments}
-
-
-def _tool_result(message: ToolMessage) -> dict[str, Any]:
-    content = [{"text": text} for text in _texts(message.content)] or [{"text": "(no output)"}]
-    return {"toolResult": {"toolUseId": _tool_use_id(message.tool_call_id), "content": content}}
-
-
-def _tool_use_id(given: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]", "_", given)
-
-
-def _tool_config(request: ChatRequest, *, json_answer: bool) -> dict[str, Any] | None:
-    choice = request.tool_choice
-    offered = [] if choice == "none" else [_spec(tool) for tool in request.tools or ()]
-    # Converse refuses a history of calls without any tool, so the tools of the past are declared without a schema.
-    known = {spec["toolSpec"]["name"] for spec in offered}
-    offered += [_remembered(name) for name in sorted(_called(request.messages) - known)]
-    if json_answer:
-        offered.append(_answer_spec(request))
-    if not offered:
-        return None
-    config: dict[str, Any] = {"tools": offered}
-    if chosen := _choice(choice, json_answer=json_answer, alone=len(offered) == 1):
-        config["toolChoice"] = chosen
     return config
 
 
-def _choice(choice: str | NamedTool | None, *, json_answer: bool, alone: bool) -> dict[str, Any] | None:
-    if isinstance(choice, NamedTool):
-        return {"tool": {"name": choice.function.name}}
-    if json_answer:
-        # With tools of the caller's own the model may call those first; its answer still has to be JSON.
-        return {"tool": {"name": ANSWER_TOOL}} if alone or choice == "none" else {"any": {}}
-    return {"any": {}} if choice == "required" else None
+def _effort_fields(effort: str, model_id: str) -> dict[str, Any]:
+    field = abilities.effort_field(model_id)
+    return {field: effort} if field else abilities.adaptive_thinking(effort)
 
 
-def _spec(tool: Tool) -> dict[str, Any]:
-    function = tool.function
-    schema = function.parameters or {"type": "object", "properties": {}}
-    spec: dict[str, Any] = {"name": function.name, "inputSchema": {"json": schema}}
-    if function.description:
-        spec["description"] = function.description
-    return {"toolSpec": spec}
+def _text_format(schema: JsonSchema) -> dict[str, Any]:
+    told = {"name": schema.name, "schema": orjson.dumps(schema.schema_).decode()}
+    if schema.description:
+        told["description"] = schema.description
+    return {"type": "json_schema", "structure": {"jsonSchema": told}}
 
 
-def _remembered(name: str) -> dict[str, Any]:
-    return {"toolSpec": {"name": name, "inputSchema": {"json": {"type": "object"}}}}
+def _system(messages: Iterable[Message]) -> Iterable[Block]:
+    for text, cached in system_parts(messages):
+        yield {"text": text}
+        if cached:
+            yield _CACHE_POINT
 
 
-def _called(messages: Iterable[Message]) -> set[str]:
-    calls = (message.tool_calls or () for message in messages if isinstance(message, AssistantMessage))
-    return {call.function.name for group in calls for call in group}
+class _Blocks:
+    """The blocks of one message after the other. Bedrock refuses two documents of one name, so it remembers them."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    def __call__(self, message: Message, where: str) -> list[Block]:
+        assert not isinstance(message, SystemMessage)
+        if isinstance(message, ToolMessage):
+            blocks = [self._tool_result(message, where)]
+        elif isinstance(message, AssistantMessage):
+            blocks = _assistant_blocks(message, where)
+        else:
+            blocks = self._parts(content_parts(message.content), where)
+        return [*blocks, _CACHE_POINT] if blocks and message.cache_control else blocks
+
+    def _parts(self, parts: list[UserPart], where: str) -> list[Block]:
+        blocks = []
+        for index, part in enumerate(parts):
+            if block := self._part(part, f"{where}.content.{index}"):
+                blocks.append(block)
+                if part.cache_control:
+                    blocks.append(_CACHE_POINT)
+        return blocks
+
+    def _part(self, part: UserPart, where: str) -> Block | None:
+        if isinstance(part, ImagePart):
+            media_type, data = inline(part.image_url.url, IMAGES, where)
+            return {"image": {"format": IMAGES[media_type], "source": {"bytes": data}}}
+        if isinstance(part, FilePart):
+            return self._document(part.file, where)
+        return {"text": part.text} if part.text.strip() else None
+
+    def _document(self, file: FileData, where: str) -> Block:
+        media_type, data = inline(file.file_data, _DOCUMENTS, where)
+        # Bedrock allows these characters only.
+        name = re.sub(r"\s+", " ", re.sub(r"[^A-Za-z0-9\s()\[\]-]", " ", file.filename)).strip()[:190] or "document"
+        unique = name if name not in self._names else f"{name} {len(self._names) + 1}"
+        self._names.add(unique)
+        return {"document": {"format": _DOCUMENTS[media_type], "name": unique, "source": {"bytes": data}}}
+
+    def _tool_result(self, message: ToolMessage, where: str) -> Block:
+        content = self._parts(content_parts(message.content), where) or [{"text": "(no output)"}]
+        result: Block = {"toolUseId": tool_use_id(message.tool_call_id), "content": content}
+        return {"toolResult": result | ({"status": "error"} if message.is_error else {})}
 
 
-def _answer_spec(request: ChatRequest) -> dict[str, Any]:
-    wanted = request.response_format
-    schema: dict[str, Any] = {"type": "object"}
-    description = "Give the answer, as JSON, in the arguments of this call."
-    if isinstance(wanted, JsonSchemaFormat):
-        schema = wanted.json_schema.schema_
-        description = wanted.json_schema.description or description
-    return {"toolSpec": {"name": ANSWER_TOOL, "description": description, "inputSchema": {"json": schema}}}
+def _assistant_blocks(message: AssistantMessage, where: str) -> list[Block]:
+    blocks: list[Block] = [{"reasoningContent": _reasoning(detail)} for detail in message.kept_reasoning]
+    for text, cached in said_parts(message):
+        blocks.append({"text": text})
+        if cached:
+            blocks.append(_CACHE_POINT)
+    for index, call in enumerate(message.tool_calls or ()):
+        arguments = arguments_of(call, f"{where}.tool_calls.{index}")
+        blocks.append({"toolUse": {"toolUseId": tool_use_id(call.id), "name": call.function.name, "input": arguments}})
+    return blocks
+
+
+def _reasoning(detail: ReasoningDetail) -> Block:
+    if detail.type == "reasoning.encrypted":
+        return {"redactedContent": detail.data}
+    return {"reasoningText": {"text": detail.text, "signature": detail.signature}}
+
+
+def _tool_config(tools: Plan) -> dict[str, Any]:
+    config: dict[str, Any] = {"tools": [block for offer in tools.offers for block in _spec(offer)]}
+    if tools.must is not None:
+        config["toolChoice"] = {"any": {}} if tools.must == ANY else {"tool": {"name": tools.must}}
+    return config
+
+
+def _spec(offer: Offer) -> list[Block]:
+    spec: dict[str, Any] = {"name": offer.name, "inputSchema": {"json": offer.schema}}
+    if offer.description:
+        spec["description"] = offer.description
+    if offer.strict:
+        spec["strict"] = True
+    return [{"toolSpec": spec}, *([_CACHE_POINT] if offer.cached else [])]
