@@ -134,6 +134,7 @@ class Engine:
                 log.debug("the gateway told no states", error=error.message)
                 continue
             self._take(self.context.reports.tenants, states.tenants, self._add_tenant)
+            self._take(self.context.reports.alerts, states.alerts, self._add_tenant)
             self._take(self.context.reports.pipelines, states.pipelines, self._add_pipeline)
 
     def _take(self, known: dict[str, Some], said: dict[str, Some], concern: Callable[[str], None]) -> None:

@@ -21,6 +21,7 @@ class SeenModelRoute:
 class SeenTenant:
     """A Tenant, its namespace, the names of all tenants by uid, what of its models is missing, and its own keys.
 
+    `slack_webhook` is the URL that its alerts go to, if it names one and the Secret is there.
     `template_maps` are the ConfigMaps that are labelled as prompt templates.
     """
 
@@ -30,6 +31,7 @@ class SeenTenant:
     tenants: Mapping[str, str]
     missing_models: tuple[str, ...]
     credentials: Mapping[str, str]
+    slack_webhook: str | None
     key_secrets: tuple[str, ...]
     template_maps: tuple[Manifest, ...]
 

@@ -61,6 +61,20 @@ def _credentials(seen: SeenTenant) -> Fact:
     return holds("CredentialsFound", "Found")
 
 
+def alerts(seen: SeenTenant, state: admin.AlertState | None) -> Fact:
+    """Whether messages about its budget arrive. Not being told is no reason not to be served."""
+    wanted = seen.tenant.spec.budget.alerts
+    ref = wanted.slack_webhook_secret_ref
+    if ref is None and not wanted.emails:
+        return holds("AlertsReady", "NotWanted")
+    if ref is not None and seen.slack_webhook is None:
+        message = f'namespace "{seen.namespace}" has no Secret "{ref.name}" with a value under "{ref.key}"'
+        return fails("AlertsReady", "SecretMissing", message)
+    if state is None:
+        return unknown("AlertsReady", "NotRead", "the gateway has not said yet how alerts fare")
+    return holds("AlertsReady", "Ready") if state.ready else fails("AlertsReady", state.reason, state.message)
+
+
 def active(seen: SeenTenant) -> Fact:
     """Whether the tenant is switched on."""
     if seen.tenant.spec.suspended:

@@ -22,6 +22,7 @@ def observe(cluster: Cluster, name: str, platform: Platform) -> SeenTenant | Non
     credentials = {
         entry.provider: referred(cluster, entry.secret_ref, namespace) for entry in tenant.spec.provider_credentials
     }
+    webhook = tenant.spec.budget.alerts.slack_webhook_secret_ref
     return SeenTenant(
         tenant=tenant,
         namespace=namespace,
@@ -29,6 +30,7 @@ def observe(cluster: Cluster, name: str, platform: Platform) -> SeenTenant | Non
         tenants={other.metadata.uid: other.metadata.name for other in read_all(cluster, Tenant)},
         missing_models=tuple(model for model in tenant.spec.models if route(cluster, model) is None),
         credentials={provider: text for provider, text in credentials.items() if text is not None},
+        slack_webhook=None if webhook is None else referred(cluster, webhook, namespace),
         key_secrets=tuple(sorted(_key_secrets(cluster, namespace))),
         template_maps=tuple(
             cluster.list(CONFIG_MAP.api_version, CONFIG_MAP.kind, namespace=namespace, labels={PROMPT_TEMPLATE: "true"})

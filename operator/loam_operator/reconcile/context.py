@@ -7,15 +7,16 @@ from datetime import datetime
 from loam_operator.apply.push import Pushes
 from loam_operator.cluster import Cluster
 from loam_operator.settings import Platform
-from loam_shared.contracts.admin import PipelineState, Spend
+from loam_shared.contracts.admin import AlertState, PipelineState, Spend
 from loam_shared.errors import ConflictError, LoamError, NotFoundError, UnavailableError
 
 
 @dataclass
 class Reports:
-    """What the gateway last said of everybody's spend and documents."""
+    """What the gateway last said of everybody's spend, alerts and documents."""
 
     tenants: dict[str, Spend] = field(default_factory=dict)
+    alerts: dict[str, AlertState] = field(default_factory=dict)
     pipelines: dict[str, PipelineState] = field(default_factory=dict)
 
 

@@ -65,8 +65,9 @@ async def _report(
 ) -> None:
     tenant, before = seen.tenant, seen.tenant.status
     spend = context.reports.tenants.get(tenant.metadata.name) or (state.spend if state else None)
+    alerts = context.reports.alerts.get(tenant.metadata.name) or (state.alerts if state else None)
     facts = [*done, *decide.needs(seen), decide.active(seen)]
-    whole = [ready(facts), *facts, decide.within_budget(spend), found.fact]
+    whole = [ready(facts), *facts, decide.within_budget(spend), decide.alerts(seen, alerts), found.fact]
     generation = tenant.metadata.generation
     now = TenantStatus(
         observed_generation=generation,

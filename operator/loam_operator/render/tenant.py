@@ -67,6 +67,7 @@ def put(seen: SeenTenant) -> admin.TenantPut:
             daily_usd=spec.budget.daily_usd,
             per_user_monthly_usd=spec.budget.per_user_monthly_usd,
             alert_percents=tuple(spec.budget.alert_percents),
+            alerts=admin.AlertTargets(slack_webhook=seen.slack_webhook, emails=tuple(spec.budget.alerts.emails)),
         ),
         rate_limit=admin.RateLimit.model_validate(spec.rate_limit.to_manifest()),
         provider_credentials=tuple(
@@ -75,6 +76,9 @@ def put(seen: SeenTenant) -> admin.TenantPut:
             if entry.provider in seen.credentials
         ),
         source_buckets=tuple(spec.storage.source_buckets),
+        services=tuple(
+            admin.NetworkService(host=service.host, ports=tuple(service.ports)) for service in spec.network.services
+        ),
         markup_percent=spec.billing.markup_percent,
         suspended=spec.suspended,
     )

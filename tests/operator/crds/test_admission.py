@@ -51,7 +51,20 @@ _TRICKY = {
         *("::/0", "2001:db8::/32", "2001:db8::1/32", "fe80::%1/64", "::ffff:10.0.0.0/104", "10.0.0.0/8\n", "/8"),
     ),
     "spec.quota.pods": ("5", "1.5", ".5", "1e3", "5Gi", "5gi", "5 Gi", "-5", "+5", "5\n", "0.1m", 7, 0, -7),
-    "spec.budget.alerts.email": ("a@b", "a@b.c", "a@b.", "a@@b", "a b@c", "a\u00a0b@c", "a@b\n", "@b", "ä@b.example"),
+    "spec.budget.alerts.email": (
+        *("a@b", "a@b.c", "a@b.", "a@@b", "a b@c", "a\u00a0b@c", "a@b\n", "@b", "ä@b.example", "a,b@c", "<a@b>"),
+        *(
+            "o'brien+x@b.example",
+            "a`b@c",
+            'a"b@c',
+            "a\\b@c",
+            f"{'a' * 64}@b",
+            f"{'a' * 65}@b",
+            "a@-b",
+            "a@b-",
+            "a@[::1]",
+        ),
+    ),
     "spec.owner": ("ana", "", "a" * 253, "a" * 254, "ä" * 253),
     "spec.network.services.host": ("a", "a.b", "a..b", "-a", "a-", "A", "127.0.0.1", "a:80", "::1", "a.svc.", "a\n"),
 }

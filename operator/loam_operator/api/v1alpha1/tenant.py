@@ -26,7 +26,11 @@ from loam_operator.api.v1alpha1.common import (
 Email = Annotated[
     str,
     Field(max_length=254),
-    matching(r"^[^@\s]+@[^@\s.]+(\.[^@\s.]+)*$", 'must be an e-mail address, such as "ops@example.com"'),
+    matching(
+        r"^[-A-Za-z0-9!#$%&\x27*+/=?^_`{|}~.]{1,64}@[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?"
+        r"(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*$",
+        'must be an e-mail address, such as "ops@example.com"',
+    ),
 ]
 
 
