@@ -12,7 +12,7 @@ import structlog
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
-from loam_gateway import storage
+from loam_gateway import alerts, storage
 from loam_gateway.adapters import postgres
 from loam_gateway.adapters.postgres import Pool
 from loam_gateway.adapters.redis import Redis
@@ -71,6 +71,7 @@ async def _opened(
         storage=store,
         pipelines=await enter(pipelines.opened(settings.database_url, pool, store, secrets.vault, secrets.signing_key)),
         templates=templates.opened(known),
+        alerts=await enter(alerts.opened(pool, secrets.vault, metrics)),
         metrics=metrics,
     )
 

@@ -16,8 +16,12 @@ router = APIRouter()
 
 @router.get("/admin/v1/states", dependencies=[Depends(operator)], response_model_exclude_none=True)
 async def states(deps: Deps) -> States:
-    """Spend of every tenant and state of every pipeline."""
-    return States(tenants=await spending(deps.pool), pipelines=await catalog.states(deps.pool))
+    """Spend and alerts of every tenant, and state of every pipeline."""
+    return States(
+        tenants=await spending(deps.pool),
+        pipelines=await catalog.states(deps.pool),
+        alerts=await deps.alerts.states(),
+    )
 
 
 @router.get("/metrics")

@@ -31,7 +31,8 @@ async def put(tenant: TenantName, desired: TenantPut, deps: Deps, act: Acting) -
     """Make the tenant as desired. 409 when another Tenant of that name has it, or has left data under it."""
     check_amounts(desired)
     grant = await _provision(deps, tenant, desired)
-    await changes.put_tenant(deps.pool, deps.vault, tenant, desired, act)
+    if await changes.put_tenant(deps.pool, deps.vault, tenant, desired, act):
+        await deps.alerts.retry(tenant)
     deps.directory.forget()
     return await _state(deps, tenant, desired, grant)
 
@@ -64,4 +65,5 @@ async def _provision(deps: State, tenant: str, desired: TenantPut) -> StorageGra
 async def _state(deps: State, tenant: str, desired: TenantPut, grant: StorageGrant) -> TenantState:
     spend = await spending(deps.pool, tenant)
     unknown = await queries.unknown_models(deps.pool, desired.models)
-    return TenantState(storage=grant, spend=spend[tenant], unknown_models=unknown)
+    alerts = await deps.alerts.states(tenant)
+    return TenantState(storage=grant, spend=spend[tenant], alerts=alerts[tenant], unknown_models=unknown)
