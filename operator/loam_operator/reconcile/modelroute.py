@@ -29,13 +29,8 @@ async def _push(context: Context, seen: SeenModelRoute) -> Fact:
     try:
         await context.pushes.model(seen.route.metadata.name, render(seen))
     except LoamError as error:
-        return fails("GatewayReady", _reason(error, seen), error.message)
+        return fails("GatewayReady", reason_of(error), error.message)
     return holds("GatewayReady", "Registered")
-
-
-def _reason(error: LoamError, seen: SeenModelRoute) -> str:
-    refused = reason_of(error) == "Refused"
-    return "ProviderNotServed" if refused and seen.route.spec.provider != "Bedrock" else reason_of(error)
 
 
 async def _report(context: Context, seen: SeenModelRoute, pushed: Fact) -> None:

@@ -96,10 +96,12 @@ async def test_a_missing_provider_secret_is_named_and_its_arrival_noticed(bad: K
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "anthropic", "namespace": "loam-system"}}
     await bad.apply(secret | {"data": {"token": base64.b64encode(b"sk").decode()}})
 
-    async def is_found() -> bool:
-        return await bad.condition(ours("ModelRoute", "by-key"), "CredentialFound") == ("True", "Found")
+    async def is_served() -> bool:
+        found = await bad.condition(ours("ModelRoute", "by-key"), "CredentialFound")
+        served = await bad.condition(ours("ModelRoute", "by-key"), "Ready")
+        return found == ("True", "Found") and served is not None and served[0] == "True"
 
-    await until(is_found, "the Secret is found")
+    await until(is_served, "the Secret is found and the route served")
     await bad.delete(ours("ModelRoute", "by-key"))
 
 

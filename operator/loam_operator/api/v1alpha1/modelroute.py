@@ -73,13 +73,13 @@ class ModelRouteSpec(Node):
     """Where the model runs, what it can do and what it costs."""
 
     provider: Provider
-    """Who serves the model. OpenAI stands for every endpoint that speaks its protocol, with `baseUrl`."""
+    """Who serves the model. OpenAI stands for every endpoint that speaks its protocol."""
     model_id: Annotated[str, Field(min_length=1, max_length=2048)]
     """The provider's name of the model; on Bedrock a model id, an inference profile's id or an ARN."""
     regions: Annotated[list[Region], Field(max_length=16), Unique()] = []
     """AWS regions, tried in this order. Only for Bedrock, which needs at least one."""
     base_url: Url | None = None
-    """The endpoint, such as https://api.openai.com/v1. Only for OpenAI, which needs it."""
+    """The endpoint, such as https://vllm.example.com/v1; OpenAI's or Anthropic's own without it. Not for Bedrock."""
     credentials_secret_ref: SecretKeyRef | None = None
     """The platform's key for the provider, in a Secret of the platform's namespace. Bedrock takes AWS credentials."""
     capabilities: Annotated[list[Capability], Field(min_length=1, max_length=5), Unique()]
@@ -101,9 +101,9 @@ class ModelRouteSpec(Node):
             field="regions",
         ),
         Rule(
-            "(self.provider == 'OpenAI') == has(self.baseUrl)",
-            "must be set for the provider OpenAI, and left out for another provider",
-            lambda spec: _either(spec.provider == "OpenAI", spec.base_url is not None),
+            "self.provider != 'Bedrock' || !has(self.baseUrl)",
+            "must be left out for the provider Bedrock, whose endpoints AWS's own settings tell",
+            lambda spec: spec.provider != "Bedrock" or spec.base_url is None,
             field="baseUrl",
         ),
         Rule(
