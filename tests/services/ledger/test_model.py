@@ -184,7 +184,7 @@ def _policy(customer, step):
 async def _assert_same(customer, simple):
     rows = await customer.pool.fetch(
         "SELECT CASE scope WHEN 'user' THEN subject ELSE scope::text END AS account, held, posted, overrun "
-        "FROM accounts WHERE tenant = $1 AND (scope <> 'tenant' OR period = 'day')",
+        "FROM accounts WHERE tenant = $1 AND (scope = 'tenant') = (period = 'day')",
         customer.name,
     )
     for row in rows:

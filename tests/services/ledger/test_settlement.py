@@ -41,7 +41,7 @@ async def test_an_entry_says_who_what_where_and_at_which_price(customer, ledger)
         "cost": 503_600, "saving": 5,
     }  # fmt: skip
     assert {name: entry[name] for name in expected} == expected
-    assert len(entry["accounts"]) == 5
+    assert len(entry["accounts"]) == 7
 
 
 @pytest.mark.parametrize(
@@ -246,8 +246,10 @@ async def test_the_budget_shows_every_cap_before_and_after_the_first_request(cus
         (Scope.TENANT, Period.MONTH, None),
         (Scope.TENANT, Period.DAY, 1000),
         (Scope.USER, Period.MONTH, None),
+        (Scope.USER, Period.DAY, None),
         (Scope.KEY, Period.MONTH, 300),
+        (Scope.KEY, Period.DAY, None),
     ]
     await ledger.hold(customer.request(100, user="ada"))
     after = await ledger.budget(customer.name, "ada", "backend")
-    assert [balance.remaining_nanos for balance in after] == [None, 900, None, 200]
+    assert [balance.remaining_nanos for balance in after] == [None, 900, None, None, 200, None]

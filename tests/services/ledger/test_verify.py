@@ -19,10 +19,12 @@ async def spent(customer, ledger):
     return customer
 
 
+_DAY = "UPDATE accounts SET {} WHERE tenant = $1 AND scope = 'tenant' AND period = 'day'"
 _TAMPERED = {
-    "held": ("UPDATE accounts SET held = held + 1 WHERE tenant = $1 AND period = 'day'", 30, 31),
-    "posted": ("UPDATE accounts SET posted = posted - 5 WHERE tenant = $1 AND period = 'day'", 60, 55),
-    "overrun": ("UPDATE accounts SET overrun = 7 WHERE tenant = $1 AND period = 'day'", 0, 7),
+    "held": (_DAY.format("held = held + 1"), 30, 31),
+    "posted": (_DAY.format("posted = posted - 5"), 60, 55),
+    "overrun": (_DAY.format("overrun = 7"), 0, 7),
+    "cap": (_DAY.format("cap = 1001"), 1000, 1001),
 }
 
 
@@ -47,7 +49,35 @@ async def test_a_hold_that_vanished_is_found_in_every_account_it_touched(spent):
         await connection.execute("DELETE FROM holds WHERE tenant = $1", spent.name)
         found = await verify.differences(connection)
         await transaction.rollback()
-    assert [(difference.expected, difference.found) for difference in found] == [(0, 30)] * 3
+    assert [(difference.expected, difference.found) for difference in found] == [(0, 30)] * 4
+
+
+async def test_a_hold_that_stayed_beside_its_entry_is_found(spent):
+    async with spent.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        [hold] = await connection.fetch("SELECT request_id FROM holds WHERE tenant = $1", spent.name)
+        await connection.execute(_POST_BESIDE, spent.name)
+        found = await verify.differences(connection)
+        await transaction.rollback()
+    assert found[-1] == Difference(f"request {hold['request_id']}: open holds beside its entry", 0, 1)
+    # And the entry is missing in each of its accounts.
+    assert [(difference.expected, difference.found) for difference in found[:-1]] == [(90, 60)] * 4
+
+
+_POST_BESIDE = """
+INSERT INTO entries
+SELECT h.request_id, h.held_at, now(), h.kind, 'expired', true, NULL, h.tenant, h.key_id, h.user_id, h.run, h.pipeline,
+       h.agent, h.root_request_id, h.model, '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, h.nanos, h.nanos, 0, 0, h.accounts
+FROM holds AS h WHERE tenant = $1
+"""
+
+
+async def test_a_call_with_the_tenants_own_credentials_that_cost_the_platform_something_is_found(customer, ledger):
+    hold = granted(await ledger.hold(customer.request(0, byok=True)))
+    await ledger.settle(hold, paid(60, estimated=True))
+    assert await ledger.verify() == [Difference(f"entry {hold.request.request_id}: cost", 0, 60)]
+    await ledger.correct(hold, -60, actor="ada", reason="it was free")
 
 
 async def test_an_entry_that_is_not_what_its_price_says_is_found(customer, ledger):

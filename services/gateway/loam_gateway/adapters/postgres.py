@@ -7,9 +7,11 @@ import asyncpg
 if TYPE_CHECKING:
     Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
     Connection: TypeAlias = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    Statement: TypeAlias = asyncpg.prepared_stmt.PreparedStatement[asyncpg.Record]
 else:
     # The stubs are generic, the classes are not.
     Pool, Connection = asyncpg.Pool, asyncpg.pool.PoolConnectionProxy
+    Statement = asyncpg.prepared_stmt.PreparedStatement
 
 FAILURES: tuple[type[Exception], ...] = (
     OSError,

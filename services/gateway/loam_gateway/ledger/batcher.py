@@ -7,19 +7,21 @@ from collections.abc import Sequence
 import asyncpg
 import structlog
 
-from loam_gateway.adapters.postgres import FAILURES, Connection, Pool, is_transient
-from loam_gateway.ledger.accounts import AccountIds, keys_of
+from loam_gateway.adapters.postgres import FAILURES, Connection, Pool, Statement, is_transient
+from loam_gateway.ledger.accounts import Accounts
 from loam_gateway.ledger.clock import Clock
 from loam_gateway.ledger.tickets import HoldTicket, SettleTicket, Ticket
-from loam_gateway.ledger.turn import Turn, refusal
+from loam_gateway.ledger.turn import ANSWER_SECONDS, TURN, Turn, refusal
 from loam_shared.errors import LoamError, UnavailableError
 
 _MAX_TICKETS = 512
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-# Longer than any batch should wait for its locks, shorter than callers wait for the ledger.
-_STATEMENT_TIMEOUT = "5s"
-# And how long until a server that says nothing at all counts as gone.
-_ANSWER_SECONDS = 8.0
+# A statement may take longer than any batch should wait for its locks, but less than callers wait for the ledger. All
+# of the ledger's statements find their few rows by an index, however much there is: so they are planned once.
+_OPTIONS = """
+SET statement_timeout = '5s'; SET plan_cache_mode = force_generic_plan;
+SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off
+"""
 _log = structlog.get_logger()
 
 
@@ -29,12 +31,13 @@ class Batcher:
     def __init__(self, pool: Pool, clock: Clock) -> None:
         self._pool = pool
         self._clock = clock
-        self._ids = AccountIds()
+        self._accounts = Accounts()
         self._waiting: list[Ticket] = []
         self._wake = asyncio.Event()
         self._closing = False
         self._connection: Connection | None = None
         self._backend: asyncpg.Record | None = None
+        self._statement: Statement | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -99,8 +102,7 @@ class Batcher:
         pause = _FIRST_PAUSE
         while tickets := self._still_wanted(batch):
             try:
-                async with asyncio.timeout(_ANSWER_SECONDS):
-                    await self._commit_once(await self._connected(), tickets)
+                await self._commit_once(tickets)
             except FAILURES as error:
                 if not is_transient(error):
                     raise
@@ -121,41 +123,48 @@ class Batcher:
                 tickets.append(SettleTicket.release(ticket.hold()))
         return tickets
 
-    async def _commit_once(self, connection: Connection, tickets: Sequence[Ticket]) -> None:
-        holds = [ticket for ticket in tickets if isinstance(ticket, HoldTicket)]
-        await self._address(connection, holds)
+    async def _commit_once(self, tickets: Sequence[Ticket]) -> None:
+        statement = self._statement or await self._connect()
+        await self._address([ticket for ticket in tickets if isinstance(ticket, HoldTicket) and not ticket.accounts])
         answerable = [ticket for ticket in tickets if not (isinstance(ticket, HoldTicket) and ticket.abandoned)]
-        for ticket in await Turn(answerable).run(connection, self._clock):
+        for ticket in await Turn(answerable).run(statement, self._clock):
             if isinstance(ticket, HoldTicket):
-                self._ids.forget(ticket.keys)
+                assert ticket.held_at is not None
+                self._accounts.forget(ticket.request, ticket.held_at)
+                ticket.anew()
             self.put(ticket)
 
-    async def _address(self, connection: Connection, holds: Sequence[HoldTicket]) -> None:
-        """Fix the moment of each hold that has none yet, and with it its accounts."""
-        fresh = [ticket for ticket in holds if not ticket.accounts]
-        for ticket in fresh:
-            ticket.held_at = self._clock.now()
-            ticket.keys = keys_of(ticket.request, ticket.held_at)
-        await self._ids.learn(connection, (key for ticket in fresh for key in ticket.keys))
-        for ticket in fresh:
-            ids = [self._ids.get(key) for key in ticket.keys]
-            if None in ids and not ticket.abandoned:
+    async def _address(self, fresh: Sequence[HoldTicket]) -> None:
+        """Fix the moment of each hold, and with it its accounts."""
+        moments = [self._clock.now() for _ in fresh]
+        unknown = [
+            (ticket.request, moment)
+            for ticket, moment in zip(fresh, moments, strict=True)
+            if not self._accounts.find(ticket.request, moment)
+        ]
+        if unknown:
+            assert self._connection is not None
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._accounts.open(self._connection, unknown)
+        for ticket, moment in zip(fresh, moments, strict=True):
+            ticket.held_at, ticket.accounts = moment, self._accounts.find(ticket.request, moment)
+            if ticket.accounts is None and not ticket.abandoned:
                 ticket.done.set_exception(refusal("unknown"))
-            ticket.accounts = tuple(id_ for id_ in ids if id_ is not None)
 
-    async def _connected(self) -> Connection:
-        """The batcher's own connection. What an earlier one may still have been doing is over by then."""
-        if self._connection is None:
-            connection = await self._pool.acquire(timeout=5)
+    async def _connect(self) -> Statement:
+        """Prepare the batcher's own connection. What an earlier one may still have been doing is over by then."""
+        async with asyncio.timeout(ANSWER_SECONDS):
+            connection = await self._pool.acquire()
             try:
                 await self._end_earlier(connection)
-                await connection.execute(f"SET statement_timeout = '{_STATEMENT_TIMEOUT}'")
+                await connection.execute(_OPTIONS)
                 self._backend = await connection.fetchrow(_BACKEND)
+                self._statement = await connection.prepare(TURN)
             except BaseException:
                 await self._give_back(connection)
                 raise
-            self._connection = connection
-        return self._connection
+        self._connection = connection
+        return self._statement
 
     async def _end_earlier(self, connection: Connection) -> None:
         """End the backend of a connection that broke: it has then committed its batch or never will."""
@@ -163,7 +172,7 @@ class Batcher:
             raise TimeoutError("the backend of the connection that broke is still at work")
 
     async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._statement = self._connection, None, None
         if connection is not None:
             await self._give_back(connection)
 

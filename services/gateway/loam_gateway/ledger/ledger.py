@@ -96,18 +96,16 @@ class Ledger:
         Raises BudgetExceededError (details cap, remainingUsd, resetsAt), ForbiddenError and InvalidApiKeyError when
         tenant or key may not spend, IdempotencyConflictError, and UnavailableError when the database does not answer.
         """
-        _check(request)
-        ticket = HoldTicket(request)
+        ticket = HoldTicket(request, _bound(request))
         self._batcher.put(ticket)
+        timer = asyncio.get_running_loop().call_later(self._patience, _give_up, ticket)
         try:
-            async with asyncio.timeout(self._patience):
-                return await ticket.done
-        except TimeoutError:
-            self._give_back(ticket)
-            raise UnavailableError("the ledger does not answer; nothing was charged", retry_after=2) from None
+            return await ticket.done
         except asyncio.CancelledError:
             self._give_back(ticket)
             raise
+        finally:
+            timer.cancel()
 
     def _give_back(self, ticket: HoldTicket) -> None:
         """Release a hold that was granted in the very moment in which its caller went away."""
@@ -171,7 +169,7 @@ class Ledger:
 
     async def verify(self) -> list[Difference]:
         """Everything in the ledger that does not add up."""
-        return await verify.differences(self._pool)
+        return await verify.differences(self._pool, self._clock.offset)
 
     async def reap(self) -> int:
         """Post, whole and marked as estimated, the holds that expired. Returns how many."""
@@ -201,7 +199,14 @@ class Ledger:
         )
 
 
-def _check(request: HoldRequest) -> None:
+def _bound(request: HoldRequest) -> int:
+    """The most that `request` can cost, in nano-dollars."""
     wanted = request.fixed_nanos + price_of(request.max_output_tokens, request.output_nanos_per_million)
     if not 0 <= wanted <= MAX_HOLD_NANOS:
         raise InvalidRequestError("the request could cost more than the ledger can hold; ask for less output")
+    return wanted
+
+
+def _give_up(ticket: HoldTicket) -> None:
+    if not ticket.abandoned:
+        ticket.done.set_exception(UnavailableError("the ledger does not answer; nothing was charged", retry_after=2))

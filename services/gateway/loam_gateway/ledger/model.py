@@ -129,7 +129,8 @@ class HoldRequest:
     `fixed_nanos` bounds everything but the output (input, tools, media); the output is bounded by `max_output_tokens`
     at `output_nanos_per_million`, and may be clamped down to `min_output_tokens`. A call that costs the platform
     nothing (BYOK) asks for 0 and is never refused for money. `run_cap_nanos` counts when the run is first seen.
-    `root_request_id` is the id of the client's request, which one or more of ours serve.
+    `root_request_id` is the id of the client's request, which one or more of ours serve. `byok` says that
+    the tenant's own credentials pay for it.
     """
 
     root_request_id: str
@@ -149,6 +150,7 @@ class HoldRequest:
     agent: str | None = None
     markup_ppm: int = 0
     idempotency: IdempotencyClaim | None = None
+    byok: bool = False
     request_id: UUID = field(default_factory=new_request_id)
 
 
@@ -180,7 +182,8 @@ class Settlement:
 
     `cost_nanos` is normally `price.cost(tokens)`; where usage is not known it is a bound and `estimated` is set.
     `answer`, encrypted, is kept for the Idempotency-Key; without one the key is free again. `model` is set when a
-    fallback served the call. `saving_nanos` is what a cache spared the caller.
+    fallback served the call. `saving_nanos` is what a cache spared the caller. `byok` marks what the tenant's own
+    credentials paid for, unless the hold has said so already.
     """
 
     cost_nanos: int
@@ -193,6 +196,7 @@ class Settlement:
     model: str | None = None
     saving_nanos: int = 0
     answer: bytes | None = None
+    byok: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import asyncpg
 
 from loam_gateway.adapters.postgres import Pool
-from loam_gateway.ledger.accounts import FOREVER, AccountKey, window
+from loam_gateway.ledger.accounts import FOREVER, keys_of
 from loam_gateway.ledger.model import Balance, Period, Scope, Tokens, UsageRow
 from loam_shared.errors import InvalidRequestError
 
@@ -36,7 +36,9 @@ SELECT k.scope, k.subject, k.period, k.window_end, coalesce(a.held, 0) AS held, 
        coalesce(a.overrun, 0) AS overrun,
        CASE WHEN a.id IS NULL THEN effective_cap(k.tenant, k.scope, k.subject, k.period) ELSE a.cap END AS cap
 FROM unnest($1::account_key[]) WITH ORDINALITY AS k
-LEFT JOIN accounts AS a USING (tenant, scope, subject, period, window_start) ORDER BY k.ordinality
+LEFT JOIN (SELECT * FROM accounts WHERE retired_at IS NULL) AS a
+    USING (tenant, scope, subject, period, window_start)
+ORDER BY k.ordinality
 """
 
 
@@ -73,15 +75,7 @@ def _usage_row(row: asyncpg.Record, group_by: Sequence[str]) -> UsageRow:
 
 async def balances(pool: Pool, moment: datetime, tenant: str, user: str | None, key_id: str | None) -> list[Balance]:
     """The accounts that a request of `user` with `key_id` would be charged to at `moment`, but for a run's."""
-    month, day = window(Period.MONTH, moment), window(Period.DAY, moment)
-    keys = [
-        AccountKey(tenant, Scope.TENANT, "", Period.MONTH, *month),
-        AccountKey(tenant, Scope.TENANT, "", Period.DAY, *day),
-    ]
-    if user is not None:
-        keys.append(AccountKey(tenant, Scope.USER, user, Period.MONTH, *month))
-    if key_id is not None:
-        keys.append(AccountKey(tenant, Scope.KEY, key_id, Period.MONTH, *month))
+    keys = keys_of(tenant, user, () if key_id is None else (key_id,), moment)
     return [_balance(row) for row in await pool.fetch(_BALANCES, keys)]
 
 

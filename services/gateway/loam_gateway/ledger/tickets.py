@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from loam_gateway.ledger.accounts import AccountKey
+from loam_gateway.ledger.accounts import AccountSet
 from loam_gateway.ledger.model import Hold, HoldRequest, Outcome, Posting, Replay, Settlement
 
 
@@ -15,16 +15,17 @@ def _future() -> "asyncio.Future[Any]":
 
 @dataclass(slots=True, eq=False)
 class HoldTicket:
-    """A wish for room. `held_at` is fixed before the first attempt and stays, so that a repetition finds the first.
+    """A wish for room, `nanos` at the most.
 
-    `attempted` says that the hold may have been taken, `renewed` that its moment was fixed a second time.
+    `held_at` is fixed before the first attempt and stays, so that a repetition finds the first. `attempted` says that
+    the hold may have been taken, `renewed` that its moment was fixed a second time.
     """
 
     request: HoldRequest
+    nanos: int
     done: "asyncio.Future[Hold | Replay]" = field(default_factory=_future)
     held_at: datetime | None = None
-    keys: tuple[AccountKey, ...] = ()
-    accounts: tuple[int, ...] = ()
+    accounts: AccountSet | None = None
     attempted: bool = False
     renewed: bool = False
 
@@ -35,13 +36,14 @@ class HoldTicket:
 
     def anew(self) -> "HoldTicket":
         """The same wish, to be asked for at another moment. Only for one that was certainly not granted."""
-        self.held_at, self.accounts, self.attempted, self.renewed = None, (), False, True
+        self.held_at, self.accounts, self.attempted, self.renewed = None, None, False, True
         return self
 
     def hold(self, nanos: int = 0, output_tokens: int = 0, remaining: int | None = None) -> Hold:
         """The hold that was, or may have been, taken."""
         assert self.held_at is not None
-        return Hold(self.request, self.held_at, nanos, output_tokens, remaining, self.accounts)
+        assert self.accounts is not None
+        return Hold(self.request, self.held_at, nanos, output_tokens, remaining, self.accounts.ids)
 
 
 @dataclass(slots=True, eq=False)

@@ -1,18 +1,19 @@
 """Does the ledger add up? Every account is recomputed from its entries and open holds, every entry from its price."""
 
 import sys
+from datetime import timedelta
 
 from loam_gateway.adapters import postgres
 from loam_gateway.adapters.postgres import Pool
 from loam_gateway.ledger.model import Difference
 
-_DIFFERENCES = "SELECT what, expected, found FROM ledger_differences() ORDER BY what"
+_DIFFERENCES = "SELECT what, expected, found FROM ledger_differences($1) ORDER BY what"
 _SIZE = "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM entries), (SELECT count(*) FROM holds)"
 
 
-async def differences(pool: Pool) -> list[Difference]:
+async def differences(pool: Pool, clock_offset: timedelta = timedelta()) -> list[Difference]:
     """Everything that does not add up, as of one moment; the traffic may go on meanwhile."""
-    return [Difference(**row) for row in await pool.fetch(_DIFFERENCES)]
+    return [Difference(**row) for row in await pool.fetch(_DIFFERENCES, clock_offset)]
 
 
 async def main(database_url: str) -> int:

@@ -24,7 +24,7 @@ ALTER TABLE api_keys ADD COLUMN made_by text, ADD COLUMN daily_cap bigint CHECK 
 COMMENT ON COLUMN api_keys.made_by IS 'the key it was made with, whose caps it spends under as well';
 
 ALTER TABLE accounts ADD COLUMN retired_at timestamptz;
-COMMENT ON COLUMN accounts.retired_at IS 'since when it takes no more holds: its tenant has gone, and another has its name';
+COMMENT ON COLUMN accounts.retired_at IS 'since when it takes no more holds: another has its tenant''s name';
 ALTER TABLE accounts DROP CONSTRAINT accounts_tenant_scope_subject_period_window_start_key;
 CREATE UNIQUE INDEX accounts_by_window ON accounts (tenant, scope, subject, period, window_start)
 WHERE retired_at IS NULL;
