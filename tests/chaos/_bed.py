@@ -48,6 +48,8 @@ class Bed:
     bedrock: LocalBedrock
     replicas: list[Replica]
     hold_seconds: int
+    folder: Path
+    servers: Servers
 
     async def migrate(self) -> None:
         await asyncio.to_thread(upgrade, self.postgres.url("postgres"))
@@ -68,9 +70,9 @@ class Bed:
         await asyncio.to_thread(self.postgres.stop)
         await asyncio.to_thread(self.postgres.start)
 
-    def billed(self) -> dict[str, dict[str, int]]:
-        """What the provider would bill, by the id of our request."""
-        answer = httpx.get(f"{self.bedrock.url}/_local/billed?metadata=loam-request", timeout=30)
+    def billed_by(self, name: str) -> dict[str, dict[str, int]]:
+        """What the provider would bill, by what the gateway tells it of each call: loam-request, -tenant, -key."""
+        answer = httpx.get(f"{self.bedrock.url}/_local/billed?metadata={name}", timeout=30)
         sums: dict[str, dict[str, int]] = answer.raise_for_status().json()["metadata"]
         return sums
 

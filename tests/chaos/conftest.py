@@ -30,16 +30,14 @@ async def bed(folder: Path) -> AsyncIterator[Bed]:
         valkey.start()
         bedrock = LocalBedrock(folder)
         servers = Servers(postgres.url("postgres"), valkey.url, s3_endpoint, bedrock.url)
-        servers.more["LOAM_HOLD_SECONDS"] = str(HOLD_SECONDS)
-        bed = Bed(postgres, valkey, bedrock, Replica.several(3, folder, servers), HOLD_SECONDS)
+        servers.more |= {"LOAM_HOLD_SECONDS": str(HOLD_SECONDS), "LOAM_DRAIN_TIMEOUT": "1", "LOAM_CACHE_SECONDS": "300"}
+        bed = Bed(postgres, valkey, bedrock, Replica.several(3, folder, servers), HOLD_SECONDS, folder, servers)
         await bed.migrate()
         await asyncio.gather(*(asyncio.to_thread(replica.start) for replica in bed.replicas))
         bed.replicas[0].model("haiku", HAIKU)
         bed.replicas[0].model("embedder", EMBEDDER)
         yield bed
-        for replica in bed.replicas:
-            replica.stop()
-        bedrock.stop()
+        await asyncio.gather(*(asyncio.to_thread(server.stop) for server in (*bed.replicas, bedrock)))
         valkey.stop()
 
 

@@ -21,6 +21,8 @@ COVERED = REQUESTS // 10
 # What haiku costs, in nano-dollars per token.
 INPUT_NANOS, OUTPUT_NANOS = 250, 1250
 REAP_SECONDS = 5
+# What no caller is to see, whatever breaks.
+FAULTS_OF_OURS = ("internal", "invalid_api_key", "forbidden", "not_found", "rate_limited")
 
 _WORST = (
     "SELECT max(held + posted - cap) AS above, max(held) AS held FROM accounts WHERE tenant = $1 AND cap IS NOT NULL"
@@ -130,7 +132,7 @@ async def test_no_cap_is_exceeded_and_nothing_is_lost_while_everything_is_killed
     code, verdict = await bed.verify()
     assert (code, verdict.endswith("it adds up\n")) == (0, True), verdict
 
-    entries, bills = defaultdict(list), bed.billed()
+    entries, bills = defaultdict(list), bed.billed_by("loam-request")
     for entry in await database.fetch(_ENTRIES, tenant.name):
         entries[entry["root_request_id"]].append(entry)
     wrong = [
@@ -139,6 +141,7 @@ async def test_no_cap_is_exceeded_and_nothing_is_lost_while_everything_is_killed
         if (why := wrong_about(told, entries[told.request_id], bills.get(told.request_id)))
     ]
     assert wrong == []
+    assert [told for told in load.told if told.error in FAULTS_OF_OURS] == []
     assert len(load.told) == REQUESTS
     ends, outcomes = (
         Counter(told.end for told in load.told),

@@ -83,8 +83,12 @@ class App:
     async def _converse_stream(self, exchange: Exchange, model: Model, body: Json, fault: Fault) -> None:
         started = time.perf_counter()
         completion = await self._engine.complete(model, body, fault.text)
-        bill = self._meter.bill(model.id, completion.usage.without_output(), body.get("requestMetadata"))
         await exchange.begin(eventstream.CONTENT_TYPE)
+        if fault.error_after == 0 and (error := fault.raised()):
+            # A model that never began bills nothing, wherever in the answer that is said.
+            await exchange.end(converse.exception_event(error))
+            return
+        bill = self._meter.bill(model.id, completion.usage.without_output(), body.get("requestMetadata"))
         if await self._stream(exchange, bill, completion, fault):
             await exchange.end(converse.metadata_event(completion, _elapsed_ms(started), _repeated(body)))
 
