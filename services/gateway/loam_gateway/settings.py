@@ -56,6 +56,9 @@ class Settings(DatabaseSettings):
     database_connections: int = Field(default=16, ge=4)
     """The most connections to PostgreSQL."""
 
+    cache_seconds: int = Field(default=300, ge=0, le=30 * 86_400)
+    """How long an answer is served again to the same request of the same tenant; 0 turns that off."""
+
     provider_connect_timeout: float = Field(default=5, gt=0)
     """How long connecting to the provider may take."""
     provider_read_timeout: float = Field(default=120, gt=0)

@@ -16,6 +16,7 @@ from loam_gateway import alerts, storage
 from loam_gateway.adapters import postgres
 from loam_gateway.adapters.postgres import Pool
 from loam_gateway.adapters.redis import Redis
+from loam_gateway.cache.room import ResponseCache
 from loam_gateway.directory import cache as directory
 from loam_gateway.ledger import Ledger
 from loam_gateway.metering import providers
@@ -58,6 +59,7 @@ async def _opened(
     settings, metrics, pool, enter = runtime.settings, runtime.metrics, database.pool, stack.enter_async_context
     store = await enter(storage.opened(settings, pool, secrets.vault))
     known = await enter(directory.opened(pool, secrets.vault, settings.database_url))
+    redis = await enter(Redis.open(settings.redis_url))
     return State(
         settings=settings,
         pool=pool,
@@ -66,7 +68,8 @@ async def _opened(
         admin_token=secrets.admin_token,
         directory=known,
         ledger=database.ledger,
-        redis=await enter(Redis.open(settings.redis_url)),
+        redis=redis,
+        cache=ResponseCache(redis, secrets.vault, metrics),
         provider=await enter(providers.opened(settings, metrics)),
         storage=store,
         pipelines=await enter(pipelines.opened(settings.database_url, pool, store, secrets.vault, secrets.signing_key)),

@@ -10,6 +10,7 @@ from joserfc.jwk import OKPKey
 from loam_gateway.adapters.postgres import Pool
 from loam_gateway.adapters.redis import Redis
 from loam_gateway.alerts import Alerts
+from loam_gateway.cache.room import ResponseCache
 from loam_gateway.directory.cache import Directory
 from loam_gateway.ledger import Ledger
 from loam_gateway.metering.providers import Provider
@@ -37,6 +38,7 @@ class State:
     provider: Provider
     storage: Storage
     pipelines: Room
+    cache: ResponseCache
     templates: Templates
     alerts: Alerts
     metrics: Metrics

@@ -107,6 +107,8 @@ class GatewayProcess:
             | {name: str(self.folder / name) for name in files}
             | {name: str(port) for name, port in zip(names, ports, strict=True)}
             | {
+                # Tests ask the same again and count what is billed for it; those of the cache turn it on.
+                "LOAM_CACHE_SECONDS": "0",
                 "LOAM_DATABASE_URL": servers.database_url,
                 "LOAM_REDIS_URL": servers.redis_url,
                 "LOAM_STORAGE_BUCKET": f"loam-{uuid.uuid4().hex[:8]}",

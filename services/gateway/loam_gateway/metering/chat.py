@@ -4,14 +4,18 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
+from typing import Any
 
 import orjson
 
 from loam_gateway.adapters.provider import RETRYABLE, Client, Event, FailureKind, ProviderCallError, Reply, Target
-from loam_gateway.completions.reply import Chunk, ChunkMaker, Heading, Said, Usage, completion, usage_of
+from loam_gateway.cache.entry import Cached
+from loam_gateway.cache.room import Turn
+from loam_gateway.cache.twin import Listener, chunks_of
+from loam_gateway.completions.reply import Chunk, ChunkMaker, Heading, Said, completion, usage_of
 from loam_gateway.completions.request import ChatRequest
 from loam_gateway.ledger.model import Kind, Tokens
-from loam_gateway.metering import bounds, calls
+from loam_gateway.metering import bounds, calls, reuse, traces
 from loam_gateway.metering.answers import Answer, cost_headers, remaining_header
 from loam_gateway.metering.calls import Call
 from loam_gateway.metering.charge import Charge, Replayed, charged
@@ -30,16 +34,22 @@ async def complete(deps: State, order: Order, request: ChatRequest) -> Answer:
     estimate = bounds.estimate_tokens(first.quote.input_tokens)
     async with admitted(deps.redis, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit:
         try:
-            return await _complete_with_any(deps, order, request, first, permit)
+            async with reuse.turn_of(deps, order, request) as turn:
+                if turn.cached is None:
+                    return await _complete_with_any(deps, order, request, first, permit, turn)
+                permit.tokens = 0
+                return await reuse.completion_from(deps, order, request, first, turn.cached)
         except Replayed as replayed:
             return Answer.unsealed(deps.vault, replayed.answer)
 
 
-async def _complete_with_any(deps: State, order: Order, request: ChatRequest, first: Call, permit: Permit) -> Answer:
+async def _complete_with_any(
+    deps: State, order: Order, request: ChatRequest, first: Call, permit: Permit, turn: Turn
+) -> Answer:
     failure: ProviderCallError | None = None
     for call in calls.each(order, request, first):
         try:
-            return await _complete_with(deps, order, request, call, permit)
+            return await _complete_with(deps, order, request, call, permit, turn)
         except ProviderCallError as error:
             failure = error
             if error.kind not in RETRYABLE:
@@ -48,18 +58,23 @@ async def _complete_with_any(deps: State, order: Order, request: ChatRequest, fi
     raise told(failure) from failure
 
 
-async def _complete_with(deps: State, order: Order, request: ChatRequest, call: Call, permit: Permit) -> Answer:
+async def _complete_with(
+    deps: State, order: Order, request: ChatRequest, call: Call, permit: Permit, turn: Turn
+) -> Answer:
     begun = time.perf_counter()
     hold = order.hold_request(call.quote, Kind.COMPLETION)
     async with charged(deps.ledger, deps.metrics, hold, call.quote) as charge:
         body = call.body(order, charge, stream=False)
         reply = await deps.provider.call(charge, partial(_whole, body))
-        said = call.chat.said(reply.body)
+        said = calls.read(call, reply)
+        traces.finished(charge.span, said.finish)
         usage = calls.used(charge, said.usage, 0 if said.usage else calls.message_bytes(said.message))
         permit.tokens = _total(usage.tokens)
-        answer = _answer(request, call, charge, said, usage)
+        told_usage = usage_of(usage, charge.cost_nanos(usage.tokens))
+        answer = _answer(request, call, charge, said, told_usage)
         kept = answer.sealed(deps.vault) if order.claim else None
         posting = await charge.settle(usage.tokens, answer=kept)
+        reuse.offer(turn, order, reuse.cacheable(charge, said, told_usage, answer.headers))
     deps.metrics.own_seconds.labels("chat").observe(time.perf_counter() - begun - charge.provider_seconds)
     return answer.with_headers(cost_headers(posting))
 
@@ -68,9 +83,8 @@ async def _whole(body: bytes, client: Client, target: Target) -> Reply:
     return await client.complete(target, body)
 
 
-def _answer(request: ChatRequest, call: Call, charge: Charge, said: Said, usage: Usage) -> Answer:
-    told_usage = usage_of(usage, charge.cost_nanos(usage.tokens))
-    body = completion(Heading.new(request.model), said, told_usage)
+def _answer(request: ChatRequest, call: Call, charge: Charge, said: Said, usage: dict[str, Any]) -> Answer:
+    body = completion(Heading.new(request.model), said, usage)
     return Answer(orjson.dumps(body), call.headers(request, charge))
 
 
@@ -86,6 +100,7 @@ class ChatStream:
         self._order = order
         self._request = request
         self._with_usage = with_usage
+        self._key = reuse.cache_key(order, request)
         self._begun = False
         self.headers: dict[str, str] = {}
 
@@ -105,12 +120,25 @@ class ChatStream:
         deps, order = self._deps, self._order
         first = calls.prepared(order, self._request, order.models[0])
         estimate = bounds.estimate_tokens(first.quote.input_tokens)
-        async with (
-            admitted(deps.redis, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit,
-            contextlib.aclosing(self._chunks_of_any(first, permit)) as chunks,
-        ):
-            async for chunk in chunks:
-                yield chunk
+        async with admitted(deps.redis, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit:
+            cached = await deps.cache.read(self._key, order.cache)
+            if cached is not None:
+                permit.tokens = 0
+                for chunk in await self._from_cache(first, cached):
+                    yield chunk
+                return
+            async with contextlib.aclosing(self._chunks_of_any(first, permit)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    async def _from_cache(self, call: Call, cached: Cached) -> list[Chunk]:
+        """All chunks of an answer that was given before; its entry is posted."""
+        usage = reuse.free(cached) if self._with_usage else None
+        chunks = list(chunks_of(Heading.new(self._request.model), cached.message, cached.finish, usage))
+        self.headers = reuse.hit_headers(cached)
+        answer = self._sealed(chunks) if self._order.claim else None
+        self.headers |= cost_headers(await reuse.posted(self._deps, self._order, call, cached, answer))
+        return chunks
 
     async def _chunks_of_any(self, first: Call, permit: Permit) -> AsyncGenerator[Chunk, None]:
         failure: ProviderCallError | None = None
@@ -138,18 +166,23 @@ class ChatStream:
             opening = partial(_opened, stack, call.body(self._order, charge, stream=True))
             events = await deps.provider.call(charge, opening)
             deps.metrics.own_seconds.labels("stream").observe(time.perf_counter() - begun - charge.provider_seconds)
+            traces.begun_to_answer(charge.span, time.perf_counter() - begun)
             self._begin(call, charge)
             maker = call.chat.chunk_maker(Heading.new(self._request.model))
             kept: list[Chunk] = []
+            listener = reuse.listener_of(self._order)
             async for event in events:
-                made = maker.chunks(event.name, event.payload)
+                made = calls.read_event(maker, event)
                 charge.output_bytes = maker.output_bytes
                 charge.tokens = maker.usage.tokens if maker.usage else None
                 for chunk in made:
+                    listener.hear(chunk)
                     if self._order.claim:
                         kept.append(chunk)
                     yield chunk
-            for chunk in await self._end(charge, maker, kept, permit):
+            last = await self._end(charge, maker, kept, permit)
+            self._offer(charge, maker, listener)
+            for chunk in last:
                 yield chunk
 
     def _begin(self, call: Call, charge: Charge) -> None:
@@ -160,6 +193,7 @@ class ChatStream:
         """Post what was used, and only then give the last chunks."""
         if not maker.last:
             raise ProviderCallError(FailureKind.BROKEN_OFF, "the model's answer broke off")
+        traces.finished(charge.span, maker.last[0]["choices"][0]["finish_reason"])
         usage = calls.used(charge, maker.usage, maker.output_bytes)
         permit.tokens = _total(usage.tokens)
         last = list(maker.last)
@@ -167,6 +201,19 @@ class ChatStream:
             last.append(maker.usage_chunk(usage_of(usage, charge.cost_nanos(usage.tokens))))
         await charge.settle(usage.tokens, answer=self._sealed([*kept, *last]) if self._order.claim else None)
         return last
+
+    def _offer(self, charge: Charge, maker: ChunkMaker, listener: Listener) -> None:
+        """Give the posted answer to the cache."""
+        for chunk in maker.last:
+            listener.hear(chunk)
+        message = listener.message()
+        if message is None:
+            return
+        usage = calls.used(charge, maker.usage, maker.output_bytes)
+        said = Said(message, listener.finish, usage)
+        cached = reuse.cacheable(charge, said, usage_of(usage, charge.cost_nanos(usage.tokens)), self.headers)
+        if cached is not None:
+            self._deps.cache.keep(self._key, cached, reuse.seconds_of(self._order, cached))
 
     def _sealed(self, chunks: list[Chunk]) -> bytes:
         """The whole answer, as it is kept for the Idempotency-Key."""

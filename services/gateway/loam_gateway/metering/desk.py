@@ -5,8 +5,10 @@ import hashlib
 from fastapi import Request
 
 from loam_gateway.auth import tenant_of
+from loam_gateway.cache.policy import CachePolicy
 from loam_gateway.directory.model import Principal
 from loam_gateway.ledger.model import IdempotencyClaim
+from loam_gateway.metering import traces
 from loam_gateway.metering.choice import models_for
 from loam_gateway.metering.order import Order
 from loam_gateway.state import State
@@ -21,6 +23,7 @@ async def order_of(
 ) -> Order:
     """The order for `model` in `request`. Raises LoamError where the caller may not have it."""
     tenant = await tenant_of(caller, deps)
+    traces.caller(tenant.name, caller.key_id)
     return Order(
         caller=caller,
         tenant=tenant,
@@ -28,6 +31,7 @@ async def order_of(
         request_id=request_id_of(request),
         hold_seconds=deps.settings.hold_seconds,
         claim=await claim_of(request),
+        cache=CachePolicy.of(request.headers.get("cache-control"), deps.settings.cache_seconds),
     )
 
 

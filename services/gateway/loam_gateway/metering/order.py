@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from loam_gateway.adapters.provider import Target
+from loam_gateway.cache.policy import OFF, CachePolicy
 from loam_gateway.directory.model import Model, Principal, Tenant
 from loam_gateway.ledger.model import HoldRequest, IdempotencyClaim, Kind
 from loam_gateway.metering.bounds import USEFUL_OUTPUT_TOKENS
@@ -20,6 +21,7 @@ class Order:
     request_id: str
     hold_seconds: float
     claim: IdempotencyClaim | None = None
+    cache: CachePolicy = OFF
 
     @property
     def root_request_id(self) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -19,6 +19,7 @@ from loam_gateway.metering.chat import ChatStream, complete
 from loam_gateway.metering.choice import cheapest
 from loam_gateway.metering.desk import order_of
 from loam_gateway.metering.embed import embed
+from loam_gateway.metering.order import Order
 from loam_gateway.metering.serve import needs, respond
 from loam_gateway.sse import EventStream, frame
 from loam_gateway.state import Deps, State
@@ -64,11 +65,12 @@ class EmbedAsk(Wire):
 async def complete_plainly(request: Request, deps: Deps, caller: Completer) -> Response:
     """``{content, model, usage, cached}``."""
     prompt = await _prompt(deps, request, caller, stream=False)
-    order = await order_of(deps, request, caller, model=prompt.body.model, capabilities=prompt.needs)
+    order = await _order(deps, request, caller, prompt)
     answer = await complete(deps, order, prompt.body)
     made = orjson.loads(answer.body)
     content = made["choices"][0]["message"]["content"]
-    plain = {"content": content, "model": made["model"], "usage": _usage(made["usage"]), "cached": False}
+    hit = answer.headers.get("x-loam-cache") == "hit"
+    plain = {"content": content, "model": made["model"], "usage": _usage(made["usage"]), "cached": hit}
     return respond(Answer(orjson.dumps(plain), answer.headers | prompt.headers))
 
 
@@ -76,7 +78,7 @@ async def complete_plainly(request: Request, deps: Deps, caller: Completer) -> R
 async def stream_plainly(request: Request, deps: Deps, caller: Completer) -> Response:
     """The events ``token``, ``usage``, ``done`` and ``error``."""
     prompt = await _prompt(deps, request, caller, stream=True)
-    order = await order_of(deps, request, caller, model=prompt.body.model, capabilities=prompt.needs)
+    order = await _order(deps, request, caller, prompt)
     stream = ChatStream(deps, order, prompt.body, with_usage=True)
     frames = _plain_frames(stream.frames())
     try:
@@ -118,6 +120,12 @@ class _Prompt:
     def headers(self) -> dict[str, str]:
         """Which template it was, since a name alone stands for its latest version."""
         return {"x-loam-template": self.template.label} if self.template else {}
+
+
+async def _order(deps: State, request: Request, caller: Principal, prompt: _Prompt) -> Order:
+    order = await order_of(deps, request, caller, model=prompt.body.model, capabilities=prompt.needs)
+    template = prompt.template
+    return order if template is None else replace(order, cache=order.cache.of_template(template))
 
 
 async def _prompt(deps: State, request: Request, caller: Principal, *, stream: bool) -> _Prompt:
