@@ -5,19 +5,17 @@ Each is an application of its own, so that no route can leak from one to another
 
 from collections.abc import Iterable
 
-import asyncpg
 import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import ASGIApp
 
-from loam_gateway.adapters import postgres
 from loam_gateway.admin import ROUTERS as ADMIN
+from loam_gateway.failures import FAILURES, failure_of
 from loam_gateway.internal import ROUTERS as INTERNAL
 from loam_gateway.metrics import CountAnswers
 from loam_gateway.public import ROUTERS as PUBLIC
 from loam_gateway.state import Runtime
 from loam_shared import http, telemetry
-from loam_shared.errors import InvalidRequestError, UnavailableError
 
 _log = structlog.get_logger()
 
@@ -47,27 +45,18 @@ def _app(listener: str, routers: Iterable[APIRouter], runtime: Runtime) -> ASGIA
     )
     app.state.runtime = runtime
     http.install(app)
-    app.add_exception_handler(asyncpg.DataError, _answer_unstorable)
-    for failure in postgres.FAILURES:
-        app.add_exception_handler(failure, _answer_away)
+    for failure in FAILURES:
+        app.add_exception_handler(failure, _answer_failure)
     app.add_middleware(CountAnswers, metrics=runtime.metrics, listener=listener)
     for router in routers:
         app.include_router(router)
     return http.LargeBodiesRefusedInShape(app)
 
 
-async def _answer_away(request: Request, error: Exception) -> Response:
-    """PostgreSQL is away, starting, stopping or out of room: the caller's turn to wait, not our mistake."""
-    if not postgres.is_transient(error):
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    told = failure_of(error)
+    if told is None:
         raise error
     request_id = http.request_id_of(request)
-    _log.warning("PostgreSQL cannot serve", path=request.url.path, request_id=request_id, reason=repr(error))
-    return http.error_response(UnavailableError("the database cannot serve this just now", retry_after=2), request_id)
-
-
-async def _answer_unstorable(request: Request, error: Exception) -> Response:
-    """What PostgreSQL has no place for: a U+0000 in a text, a number or a moment beyond its types."""
-    request_id = http.request_id_of(request)
-    _log.warning("unstorable value", path=request.url.path, request_id=request_id, error=str(error))
-    refusal = InvalidRequestError("a value of the request cannot be kept: a text with U+0000, or one out of range")
-    return http.error_response(refusal, request_id)
+    _log.warning("PostgreSQL cannot serve this", path=request.url.path, request_id=request_id, reason=repr(error))
+    return http.error_response(told, request_id)

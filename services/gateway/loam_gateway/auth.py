@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from joserfc.jwk import KeySet
+from starlette.requests import HTTPConnection
 
 from loam_gateway.directory.model import Principal, Tenant
 from loam_gateway.state import Deps, State
@@ -22,7 +23,17 @@ async def public_caller(request: Request, deps: Deps) -> Principal:
     Raises InvalidApiKeyError for a key that is unknown, expired, revoked or a workload's, and ForbiddenError for a
     suspended tenant.
     """
-    caller = await _owner(_bearer(request, "an API key"), deps)
+    return await key_owner(key_digest(request), deps)
+
+
+def key_digest(connection: HTTPConnection) -> str:
+    """The SHA-256 of the API key in ``Authorization: Bearer``. Raises InvalidApiKeyError when there is none."""
+    return hash_api_key(_bearer(connection, "an API key"))
+
+
+async def key_owner(digest: str, deps: State) -> Principal:
+    """The caller whose API key has that SHA-256. Raises as `public_caller` does."""
+    caller = await _owner(digest, deps)
     if caller.workload is not None:
         raise InvalidApiKeyError("this key belongs to a pipeline's own pods and opens the internal listener only")
     return caller
@@ -35,7 +46,7 @@ async def internal_caller(request: Request, deps: Deps) -> Principal:
         caller = _token_bearer(credential, deps)
         await tenant_of(caller, deps)
         return caller
-    caller = await _owner(credential, deps)
+    caller = await _owner(hash_api_key(credential), deps)
     if caller.workload is None:
         raise InvalidApiKeyError("the internal listener takes caller tokens and workloads' keys, no API keys")
     return caller
@@ -77,15 +88,15 @@ async def tenant_of(caller: Principal, deps: State) -> Tenant:
     return tenant
 
 
-def _bearer(request: Request, what: str) -> str:
-    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
+def _bearer(connection: HTTPConnection, what: str) -> str:
+    scheme, _, credential = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not credential:
         raise InvalidApiKeyError(f"send {what} as Authorization: Bearer …")
     return credential.strip()
 
 
-async def _owner(key: str, deps: State) -> Principal:
-    caller = await deps.directory.principal(hash_api_key(key))
+async def _owner(digest: str, deps: State) -> Principal:
+    caller = await deps.directory.principal(digest)
     if caller is None:
         raise InvalidApiKeyError("the API key is unknown, expired or revoked")
     await tenant_of(caller, deps)

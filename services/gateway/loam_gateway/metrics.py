@@ -1,6 +1,6 @@
 """What Prometheus sees of the gateway. One registry a process, made at start-up."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -73,6 +73,8 @@ class Metrics:
         self.cache_open = Counter(
             "loam_cache_failed_open", "Lookups that were left out because Redis did not answer.", registry=self.registry
         )
+
+        self.websockets = Gauge("loam_websockets", "Open WebSocket connections.", registry=self.registry)
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""

@@ -1,10 +1,10 @@
 """The gateway's settings, read once at start-up from the environment (prefix ``LOAM_``)."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 class DatabaseSettings(BaseSettings):
@@ -56,6 +56,17 @@ class Settings(DatabaseSettings):
     database_connections: int = Field(default=16, ge=4)
     """The most connections to PostgreSQL."""
 
+    cors_origins: Annotated[frozenset[str], NoDecode] = frozenset()
+    """Origins of web pages that may call the public listener, separated by commas, as `https://app.example.com`."""
+    resume_seconds: float = Field(default=60, gt=0)
+    """How long a resumable stream goes on without a listener, and is kept after its end."""
+    resume_bytes: int = Field(default=2**20, gt=0)
+    """How much of a resumable stream is kept, in bytes; a listener further behind cannot catch up."""
+    websockets_per_tenant: int = Field(default=1000, ge=1)
+    """The most WebSocket connections of one tenant to one gateway."""
+    websocket_stall_seconds: float = Field(default=20, gt=0)
+    """How long a WebSocket client may leave unread what is sent to it, and its pings unanswered."""
+
     cache_seconds: int = Field(default=300, ge=0, le=30 * 86_400)
     """How long an answer is served again to the same request of the same tenant; 0 turns that off."""
 
@@ -63,3 +74,8 @@ class Settings(DatabaseSettings):
     """How long connecting to the provider may take."""
     provider_read_timeout: float = Field(default=120, gt=0)
     """How long the provider may stay silent."""
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _listed(cls, value: str) -> list[str]:
+        return [origin.strip().rstrip("/").lower() for origin in value.split(",") if origin.strip()]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -15,6 +16,11 @@ def frame(data: Any, event: str | None = None) -> bytes:
     """One event with JSON as its data."""
     named = b"" if event is None else b"event: %b\n" % event.encode()
     return b"%bdata: %b\n\n" % (named, orjson.dumps(data))
+
+
+def error_frame(error: errors.LoamError, request_id: str) -> bytes:
+    """The event that ends a stream which failed after its first byte."""
+    return frame(errors.render(error, request_id), event="error")
 
 
 class EventStream(Response):
@@ -31,6 +37,25 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._first = first
         self._frames = frames
+
+    async def events(self, request_id: str) -> AsyncGenerator[bytes, None]:
+        """Everything that is to be sent, once. Closing it before its end ends what makes the events, and waits for it.
+
+        It has to be read in the task that made this response: limits of time belong to a task.
+        """
+        try:
+            if self._first:
+                yield self._first
+            async for data in self._frames:
+                yield data
+        except errors.LoamError as error:
+            yield error_frame(error, request_id)
+        finally:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """End what makes the events, if it has not ended by itself."""
+        await self._frames.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, or as much as the client wants."""
@@ -53,19 +78,11 @@ class EventStream(Response):
             task.uncancel()
         finally:
             watcher.cancel()
-            await self._frames.aclose()
+            await self.aclose()
 
     async def _send(self, scope: Scope, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        await send(_body(self._first))
-        try:
-            async for data in self._frames:
-                await send(_body(data))
-        except errors.LoamError as error:
-            request_id = str(scope.get("state", {}).get("request_id", ""))
-            await send(_body(frame(errors.render(error, request_id), event="error")))
+        async with aclosing(self.events(str(scope.get("state", {}).get("request_id", "")))) as events:
+            async for data in events:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _body(data: bytes) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": data, "more_body": True}

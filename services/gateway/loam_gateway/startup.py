@@ -23,6 +23,8 @@ from loam_gateway.metering import providers
 from loam_gateway.pipelines import room as pipelines
 from loam_gateway.settings import Settings
 from loam_gateway.state import Runtime, State
+from loam_gateway.streams import room as streams
+from loam_gateway.streams.crowd import Crowd
 from loam_gateway.templates import room as templates
 from loam_gateway.vault import Vault, VaultError
 from loam_shared.errors import UnavailableError
@@ -60,6 +62,7 @@ async def _opened(
     store = await enter(storage.opened(settings, pool, secrets.vault))
     known = await enter(directory.opened(pool, secrets.vault, settings.database_url))
     redis = await enter(Redis.open(settings.redis_url))
+    redis = await enter(Redis.open(settings.redis_url))
     return State(
         settings=settings,
         pool=pool,
@@ -75,6 +78,8 @@ async def _opened(
         pipelines=await enter(pipelines.opened(settings.database_url, pool, store, secrets.vault, secrets.signing_key)),
         templates=templates.opened(known),
         alerts=await enter(alerts.opened(pool, secrets.vault, metrics)),
+        streams=await enter(streams.opened(redis, settings, secrets.vault)),
+        sockets=Crowd(settings.websockets_per_tenant, metrics.websockets),
         metrics=metrics,
     )
 

@@ -18,6 +18,8 @@ from loam_gateway.metrics import Metrics
 from loam_gateway.pipelines.room import Room
 from loam_gateway.settings import Settings
 from loam_gateway.storage import Storage
+from loam_gateway.streams.crowd import Crowd
+from loam_gateway.streams.room import Streams
 from loam_gateway.templates.room import Templates
 from loam_gateway.vault import Vault
 from loam_shared.errors import UnavailableError
@@ -40,6 +42,8 @@ class State:
     pipelines: Room
     cache: ResponseCache
     templates: Templates
+    streams: Streams
+    sockets: Crowd
     alerts: Alerts
     metrics: Metrics
 

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loam_shared import errors
@@ -48,7 +48,7 @@ def error_response(error: errors.LoamError, request_id: str) -> Response:
     return Response(body, status_code=error.status, headers=headers, media_type="application/json")
 
 
-def request_id_of(request: Request) -> str:
+def request_id_of(request: HTTPConnection) -> str:
     """The id that the middleware gave this request."""
     return str(getattr(request.state, "request_id", "")) or str(uuid.uuid4())
 

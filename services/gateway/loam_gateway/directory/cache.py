@@ -65,6 +65,7 @@ class Directory:
         self._tenants: _Cache[Tenant | None] = _Cache(lambda name: queries.tenant(pool, vault, name))
         self._models: _Cache[Model | None] = _Cache(lambda name: queries.model(pool, vault, name))
         self._templates: _Cache[str] = _Cache(lambda name: queries.templates(pool, name))
+        self._change = asyncio.Event()
 
     async def principal(self, digest: str) -> Principal | None:
         """The owner of the key with that SHA-256; None when it is unknown, revoked or expired."""
@@ -86,6 +87,13 @@ class Directory:
         """Read everything again. Changes are rare, so all of it is simplest."""
         for cache in (self._principals, self._tenants, self._models, self._templates):
             cache.clear()
+        told, self._change = self._change, asyncio.Event()
+        told.set()
+
+    async def changed(self, seconds: float) -> None:
+        """Wait until something changed, for at most `seconds` seconds."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._change.wait(), seconds)
 
 
 @contextlib.asynccontextmanager

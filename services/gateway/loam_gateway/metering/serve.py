@@ -1,5 +1,7 @@
 """Chat completions and embeddings as HTTP answers; the public and the internal listener serve the same ones."""
 
+from functools import partial
+
 from fastapi import Request, Response
 
 from loam_gateway.completions.embeddings import EmbeddingRequest
@@ -13,6 +15,7 @@ from loam_gateway.metering.embed import embed
 from loam_gateway.metering.order import Order
 from loam_gateway.sse import EventStream
 from loam_gateway.state import State
+from loam_gateway.streams.opt_in import resumable
 
 
 async def serve_chat(deps: State, request: Request, caller: Principal) -> Response:
@@ -20,7 +23,7 @@ async def serve_chat(deps: State, request: Request, caller: Principal) -> Respon
     body = parse(ChatRequest, await request.body())
     order = await order_of(deps, request, caller, model=body.model, capabilities=needs(body))
     if body.stream:
-        return await _stream(deps, order, body)
+        return await resumable(deps, request, caller, partial(_stream, deps, order, body))
     return respond(await complete(deps, order, body))
 
 

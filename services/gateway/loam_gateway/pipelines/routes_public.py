@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from starlette.types import Receive, Scope, Send
 
 from loam_gateway.auth import caller_with
 from loam_gateway.directory.model import Principal
@@ -18,6 +18,7 @@ from loam_gateway.pipelines.model import PipelineId
 from loam_gateway.pipelines.uploads import Intake
 from loam_gateway.sse import EventStream, frame
 from loam_gateway.state import Deps, State
+from loam_gateway.streams.opt_in import resumable
 from loam_shared.contracts import Wire
 from loam_shared.contracts.internal import DocumentState
 from loam_shared.contracts.retrieval import ChatEvent, Matches
@@ -124,18 +125,30 @@ async def query(answers: Answering, caller: Asker, ask: QueryAsk, response: Resp
 
 @router.post("/chat", response_model=ChatAnswer, response_model_exclude_none=True)
 async def chat(
-    answers: Answering, caller: Asker, ask: ChatAsk, response: Response, deps: Deps
+    request: Request, name: str, caller: Asker, ask: ChatAsk, response: Response, deps: Deps
 ) -> ChatAnswer | Response:
     """An answer from the documents, with citations; as server-sent events with ``stream: true``."""
-    async with AsyncExitStack() as stack:
-        events = await stack.enter_async_context(answers.chat(ask))
-        if ask.stream:
-            return _Streamed(events, stack.pop_all())
+    if ask.stream:
+        return await stream_chat(request, name, caller, ask, deps)
+    answers = await _answers(caller, name, request, deps)
+    async with answers.chat(ask) as events:
         gathered = Gathered()
         async for event in events:
             gathered.add(event)
     response.headers.update(await _metered(deps, caller, gathered.usage.cost_usd))
     return gathered.answer(ask.session_id)
+
+
+async def stream_chat(request: Request, name: str, caller: Principal, ask: ChatAsk, deps: State) -> Response:
+    """An answer from the documents, as server-sent events."""
+    answers = await _answers(caller, name, request, deps)
+    return await resumable(deps, request, caller, partial(_streamed, answers, ask))
+
+
+async def _streamed(answers: Answers, ask: ChatAsk) -> Response:
+    async with AsyncExitStack() as stack:
+        events = await stack.enter_async_context(answers.chat(ask))
+        return _Streamed(events, stack.pop_all())
 
 
 class _Streamed(EventStream):
@@ -145,9 +158,9 @@ class _Streamed(EventStream):
         super().__init__(b"", _frames(events), {})
         self._held = held
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._held:
-            await super().__call__(scope, receive, send)
+    async def aclose(self) -> None:
+        await super().aclose()
+        await self._held.aclose()
 
 
 async def _frames(events: AsyncIterator[ChatEvent]) -> AsyncGenerator[bytes, None]:

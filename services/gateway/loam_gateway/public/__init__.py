@@ -4,4 +4,15 @@ from loam_gateway.pipelines.routes_public import router as pipelines
 from loam_gateway.public import ai, health, keys, schema, simple, streams, usage, ws
 from loam_gateway.templates.routes_public import router as templates
 
-ROUTERS = (ai.router, simple.router, templates, pipelines, keys.router, streams.router, ws.router, usage.router, health.router, schema.router)
+ROUTERS = (
+    ai.router,
+    simple.router,
+    templates,
+    pipelines,
+    keys.router,
+    streams.router,
+    ws.router,
+    usage.router,
+    health.router,
+    schema.router,
+)

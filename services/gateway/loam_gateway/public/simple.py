@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -23,6 +24,7 @@ from loam_gateway.metering.order import Order
 from loam_gateway.metering.serve import needs, respond
 from loam_gateway.sse import EventStream, frame
 from loam_gateway.state import Deps, State
+from loam_gateway.streams.opt_in import resumable
 from loam_gateway.templates.render import render
 from loam_shared.contracts import Wire
 from loam_shared.contracts.templates import PromptTemplate
@@ -77,6 +79,10 @@ async def complete_plainly(request: Request, deps: Deps, caller: Completer) -> R
 @router.post("/stream")
 async def stream_plainly(request: Request, deps: Deps, caller: Completer) -> Response:
     """The events ``token``, ``usage``, ``done`` and ``error``."""
+    return await resumable(deps, request, caller, partial(_streamed, request, deps, caller))
+
+
+async def _streamed(request: Request, deps: State, caller: Principal) -> Response:
     prompt = await _prompt(deps, request, caller, stream=True)
     order = await _order(deps, request, caller, prompt)
     stream = ChatStream(deps, order, prompt.body, with_usage=True)
