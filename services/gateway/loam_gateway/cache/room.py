@@ -8,21 +8,23 @@ from loam_gateway.adapters.redis import Redis, RedisUnavailableError
 from loam_gateway.cache.entry import Cached
 from loam_gateway.cache.flights import Flights, Role
 from loam_gateway.cache.policy import CachePolicy
-from loam_gateway.cache.shelf import LEASE_SECONDS, Found, Shelf
+from loam_gateway.cache.shelf import Found, Shelf
 from loam_gateway.metrics import Metrics
 from loam_gateway.vault import Vault
 
 PATIENCE_SECONDS = 60.0
 """How long a call waits for another's answer before it asks for its own: a second call is better than a hung one."""
-_RENEW_SECONDS = LEASE_SECONDS / 3
+LEASE_SECONDS = 10.0
+"""How long a gateway that died keeps others from asking; one that lives renews its leases."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.25
 
 
 class ResponseCache:
     """Answers that were given before. Without Redis only calls of the same moment, in this process, share one."""
 
-    def __init__(self, redis: Redis, vault: Vault, metrics: Metrics) -> None:
-        self._shelf = Shelf(redis, vault)
+    def __init__(self, redis: Redis, vault: Vault, metrics: Metrics, *, lease_seconds: float = LEASE_SECONDS) -> None:
+        self._shelf = Shelf(redis, vault, lease_seconds)
+        self._renew_seconds = lease_seconds / 3
         self._flights: Flights[Cached] = Flights()
         self._metrics = metrics
 
@@ -32,7 +34,7 @@ class ResponseCache:
 
         A turn that ends without either, since the call failed or was given up, goes to the next who waits.
         """
-        turn = Turn(key, self._shelf, self._flights, self._metrics)
+        turn = Turn(key, self._shelf, self._flights, self._metrics, self._renew_seconds)
         try:
             if policy.read:
                 turn.cached = await turn.find()
@@ -65,12 +67,15 @@ class ResponseCache:
 class Turn:
     """One call between others that ask the same. `cached` is the answer, where there is one."""
 
-    def __init__(self, key: bytes, shelf: Shelf, flights: Flights[Cached], metrics: Metrics) -> None:
+    def __init__(
+        self, key: bytes, shelf: Shelf, flights: Flights[Cached], metrics: Metrics, renew_seconds: float
+    ) -> None:
         self.cached: Cached | None = None
         self._key = key
         self._shelf = shelf
         self._flights = flights
         self._metrics = metrics
+        self._renew_seconds = renew_seconds
         self._leads = False
         self._renewal: asyncio.TimerHandle | None = None
 
@@ -127,7 +132,7 @@ class Turn:
             if isinstance(found, Cached):
                 return found
             if found is Found.NOTHING:
-                self._renewal = loop.call_later(_RENEW_SECONDS, self._renew)
+                self._renewal = loop.call_later(self._renew_seconds, self._renew)
                 return None
             if loop.time() >= until:
                 return None
@@ -136,7 +141,7 @@ class Turn:
 
     def _renew(self) -> None:
         self._shelf.renew(self._key)
-        self._renewal = asyncio.get_running_loop().call_later(_RENEW_SECONDS, self._renew)
+        self._renewal = asyncio.get_running_loop().call_later(self._renew_seconds, self._renew)
 
     def _stop(self) -> None:
         self._leads = False

@@ -7,9 +7,6 @@ from loam_gateway.adapters.redis import Redis
 from loam_gateway.cache.entry import Cached
 from loam_gateway.vault import Vault
 
-LEASE_SECONDS = 10.0
-"""How long a gateway that died keeps others from asking."""
-
 # KEYS: answer, lease. ARGV: gateway, lease in milliseconds. The answer; else 1 with the lease taken, or 0 when another
 # gateway has it. A gateway's own lease is given to it again: within itself it knows who leads.
 _LOOK = """
@@ -41,14 +38,15 @@ class Found(Enum):
 class Shelf:
     """Answers by key, encrypted. All of it may be lost, and nothing is ever waited for but `look` and `read`."""
 
-    def __init__(self, redis: Redis, vault: Vault) -> None:
+    def __init__(self, redis: Redis, vault: Vault, lease_seconds: float) -> None:
         self._redis = redis
         self._vault = vault
         self._gateway = secrets.token_hex(8)
+        self._lease_ms = round(lease_seconds * 1000)
 
     async def look(self, key: bytes) -> Cached | Found:
         """The answer, or whose it is to ask for it; in one round trip. Raises RedisUnavailableError."""
-        found = await self._redis.evaluate(_LOOK, _both(key), (self._gateway, _LEASE_MS))
+        found = await self._redis.evaluate(_LOOK, _both(key), (self._gateway, self._lease_ms))
         if not isinstance(found, bytes):
             return Found(found)
         return Cached.unsealed(self._vault, key, found) or Found.NOTHING
@@ -68,14 +66,11 @@ class Shelf:
 
     def renew(self, key: bytes) -> None:
         """Keep the lease, since the provider is still being waited for."""
-        self._redis.tell(_RENEW, (_lease(key),), (self._gateway, _LEASE_MS))
+        self._redis.tell(_RENEW, (_lease(key),), (self._gateway, self._lease_ms))
 
     def give_back(self, key: bytes) -> None:
         """Let another gateway ask."""
         self._redis.tell(_RETURN, (_lease(key),), (self._gateway,))
-
-
-_LEASE_MS = round(LEASE_SECONDS * 1000)
 
 
 def _answer(key: bytes) -> str:
