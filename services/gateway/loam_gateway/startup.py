@@ -62,7 +62,6 @@ async def _opened(
     store = await enter(storage.opened(settings, pool, secrets.vault))
     known = await enter(directory.opened(pool, secrets.vault, settings.database_url))
     redis = await enter(Redis.open(settings.redis_url))
-    redis = await enter(Redis.open(settings.redis_url))
     return State(
         settings=settings,
         pool=pool,
@@ -77,7 +76,7 @@ async def _opened(
         storage=store,
         pipelines=await enter(pipelines.opened(settings.database_url, pool, store, secrets.vault, secrets.signing_key)),
         templates=templates.opened(known),
-        alerts=await enter(alerts.opened(pool, secrets.vault, metrics)),
+        alerts=await enter(alerts.opened(pool, database.ledger, secrets.vault, metrics)),
         streams=await enter(streams.opened(redis, settings, secrets.vault)),
         sockets=Crowd(settings.websockets_per_tenant, metrics.websockets),
         metrics=metrics,

@@ -100,7 +100,7 @@ Rooms = Callable[..., Any]
 
 
 @pytest_asyncio.fixture
-async def open_room(database_url: str) -> AsyncIterator[Rooms]:
+async def open_room(database_url: str, ledger: Ledger) -> AsyncIterator[Rooms]:
     """Starts rooms at work, each with connections of its own, as each gateway has."""
     async with contextlib.AsyncExitStack() as stack:
 
@@ -109,7 +109,7 @@ async def open_room(database_url: str) -> AsyncIterator[Rooms]:
             stack.push_async_callback(pool.close)
             quick = {"alerts_look_seconds": 0.05, "alerts_retry_seconds": 0.1, "alerts_send_timeout": 5}
             more = {"smtp_url": mail.url if mail else None, "alerts_from": "loam@platform.example"}
-            room = Alerts(pool, VAULT, AlertSettings(**quick | more | settings), Metrics())
+            room = Alerts(pool, ledger, VAULT, AlertSettings(**quick | more | settings), Metrics())
             for work in (room.look(), room.deliver()):
                 stack.push_async_callback(_cancelled, asyncio.create_task(work))
             return room

@@ -10,6 +10,7 @@ from loam_gateway.adapters.smtp import MailServer
 from loam_gateway.alerts.settings import AlertSettings
 from loam_gateway.ledger import Ledger
 from loam_shared.contracts.admin import TenantPut
+from loam_shared.errors import BudgetExceededError
 
 from ._receivers import Mailbox, Webhook
 from .conftest import Customer, Rooms, new_customer, until
@@ -51,6 +52,22 @@ async def test_a_passed_percentage_is_told_by_webhook_and_by_mail(
     assert (parseaddr(mail["From"])[1], parseaddr(mail["To"])[1]) == ("loam@platform.example", OPS)
     assert "Spent: $6 of $10 (60%)." in mail.get_content()
     assert mail["Message-ID"].endswith("@platform.example>")
+
+
+async def test_a_budget_that_refuses_calls_is_told_as_used_up_though_a_rest_of_it_is_left(
+    customer: Customer, hook: Webhook, open_room: Rooms
+) -> None:
+    await customer.put(**budget(hook, alertPercents=[100]))
+    await open_room()
+    await customer.spend(8 * USD)
+    with pytest.raises(BudgetExceededError):
+        await customer.spend(3 * USD)
+    await customer.spend(USD)
+    with pytest.raises(BudgetExceededError):
+        await customer.spend(3 * USD)
+    await until(lambda: arrived(customer), "it has arrived")
+    [text] = hook.texts
+    assert text.startswith(f"{customer.name.capitalize()} has used up its monthly budget.\nSpent: $9 of $10 (90%).")
 
 
 async def test_three_gateways_send_each_message_once(

@@ -1,5 +1,6 @@
 """Looking for budgets that passed a percentage of their cap."""
 
+from collections.abc import Collection
 from datetime import timedelta
 
 from loam_gateway.adapters.postgres import Pool
@@ -21,7 +22,7 @@ WITH rungs AS MATERIALIZED (
     FROM accounts AS a JOIN rungs AS r ON r.name = a.tenant
     WHERE a.cap > 0 AND a.retired_at IS NULL AND a.scope <> 'run'
       AND a.window_end > clock_timestamp() + $1 - interval '1 hour'
-      AND a.posted::numeric * 100 >= a.cap::numeric * r.percent
+      AND {passed}
       AND NOT EXISTS (
           SELECT FROM budget_alerts AS b WHERE (b.account, b.percent, b.cap) = (a.id, r.percent, a.cap))
       AND (SELECT count(*) FROM budget_alerts AS b WHERE b.account = a.id) < $2
@@ -31,12 +32,18 @@ WITH rungs AS MATERIALIZED (
     INSERT INTO alert_deliveries (alert, channel, recipient)
     SELECT r.id, target.channel, target.recipient
     FROM raised AS r JOIN tenants AS t ON t.name = r.tenant, LATERAL (
-        SELECT 'slack', '' WHERE t.settings #> '{budget,alerts,slackWebhook}' IS NOT NULL
-        UNION SELECT 'email', jsonb_array_elements_text(t.settings #> '{budget,alerts,emails}')
+        SELECT 'slack', '' WHERE t.settings #> '{{budget,alerts,slackWebhook}}' IS NOT NULL
+        UNION SELECT 'email', jsonb_array_elements_text(t.settings #> '{{budget,alerts,emails}}')
     ) AS target(channel, recipient)
 )
 SELECT count(*) FROM raised
 """
+_PASSED = _RAISE.format(passed="a.posted::numeric * 100 >= a.cap::numeric * r.percent")
+# Calls are refused as soon as they do not fit, so hardly any cap is ever spent to its last nano-dollar. That one was
+# refused counts as all of it, where so much is spent that it was no matter of one huge call.
+_USED_UP = _RAISE.format(
+    passed="r.percent = 100 AND a.id = ANY ($3) AND a.posted::numeric * 100 >= a.cap::numeric * 90"
+)
 # Nobody looks at an account that long after its window.
 _FORGET = "DELETE FROM budget_alerts WHERE window_end < clock_timestamp() + $1 - interval '40 days'"
 MOST_PER_ACCOUNT = 100
@@ -47,8 +54,14 @@ async def look(pool: Pool, clock_offset: timedelta = timedelta()) -> int:
     async with pool.acquire() as connection, connection.transaction():
         if not await connection.fetchval(_LOCK):
             return 0
-        raised: int = await connection.fetchval(_RAISE, clock_offset, MOST_PER_ACCOUNT)
+        raised: int = await connection.fetchval(_PASSED, clock_offset, MOST_PER_ACCOUNT)
         return raised
+
+
+async def used_up(pool: Pool, refusing: Collection[int], clock_offset: timedelta = timedelta()) -> int:
+    """The same, at 100 percent, for accounts that have refused a call and are nearly spent."""
+    raised: int = await pool.fetchval(_USED_UP, clock_offset, MOST_PER_ACCOUNT, list(refusing))
+    return raised
 
 
 async def forget(pool: Pool, clock_offset: timedelta = timedelta()) -> None:

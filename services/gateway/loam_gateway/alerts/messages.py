@@ -20,7 +20,8 @@ _LONGEST_SUBJECT = 100
 def headline(alert: Alert) -> str:
     """Who passed what, without the name of a user or key."""
     whose = {Scope.TENANT: "", Scope.USER: "a user of ", Scope.KEY: "an API key of "}.get(alert.scope, "")
-    return f"{whose}{alert.tenant} has spent {alert.percent}% of its {_PERIODS[alert.period]} budget"
+    spent = "used up" if alert.percent == 100 else f"spent {alert.percent}% of"
+    return f"{whose}{alert.tenant} has {spent} its {_PERIODS[alert.period]} budget"
 
 
 def sentences(alert: Alert) -> str:

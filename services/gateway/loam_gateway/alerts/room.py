@@ -13,6 +13,7 @@ from loam_gateway.alerts.model import Delivery, DeliveryError
 from loam_gateway.alerts.outbox import Outbox
 from loam_gateway.alerts.sending import Sender
 from loam_gateway.alerts.settings import AlertSettings
+from loam_gateway.ledger import Ledger
 from loam_gateway.metrics import Metrics
 from loam_gateway.vault import Vault
 from loam_shared.contracts.admin import AlertState
@@ -28,8 +29,9 @@ _log = structlog.get_logger()
 class Alerts:
     """The room as routes see it."""
 
-    def __init__(self, pool: Pool, vault: Vault, settings: AlertSettings, metrics: Metrics) -> None:
-        self._pool, self._settings, self._metrics = pool, settings, metrics
+    def __init__(self, pool: Pool, ledger: Ledger, vault: Vault, settings: AlertSettings, metrics: Metrics) -> None:
+        self._pool, self._ledger, self._settings, self._metrics = pool, ledger, settings, metrics
+        self._refusing: set[int] = set()
         self._outbox = Outbox(
             pool, lease=2 * settings.alerts_send_timeout, give_up_after=settings.alerts_give_up_seconds
         )
@@ -48,13 +50,22 @@ class Alerts:
         loop, forget_at = asyncio.get_running_loop(), 0.0
         while True:
             begun = loop.time()
-            raised = await _tried(lambda: crossings.look(self._pool))
-            self._metrics.alerts_raised.inc(raised or 0)
+            await self._look_once()
             if begun >= forget_at:
                 await _tried(lambda: crossings.forget(self._pool))
                 forget_at = begun + _FORGET_SECONDS
             took = loop.time() - begun
             await asyncio.sleep(max(self._settings.alerts_look_seconds, _RESTS_PER_LOOK * took))
+
+    async def _look_once(self) -> None:
+        self._refusing |= self._ledger.take_refusing()
+        raised = await _tried(lambda: crossings.look(self._pool)) or 0
+        if self._refusing:
+            more = await _tried(lambda: crossings.used_up(self._pool, self._refusing))
+            if more is not None:
+                raised += more
+                self._refusing.clear()
+        self._metrics.alerts_raised.inc(raised)
 
     async def deliver(self) -> None:
         """Send what is due, until cancelled."""
@@ -100,9 +111,9 @@ async def _tried(work: Callable[[], Awaitable[Any]]) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def opened(pool: Pool, vault: Vault, metrics: Metrics) -> AsyncIterator[Alerts]:
+async def opened(pool: Pool, ledger: Ledger, vault: Vault, metrics: Metrics) -> AsyncIterator[Alerts]:
     """The room, at work for as long as the context lasts."""
-    alerts = Alerts(pool, vault, AlertSettings(), metrics)
+    alerts = Alerts(pool, ledger, vault, AlertSettings(), metrics)
     async with _going_on(alerts.look()), _going_on(alerts.deliver()):
         yield alerts
 

@@ -28,7 +28,7 @@ from loam_gateway.ledger.model import (
 )
 from loam_gateway.ledger.policies import set_policies
 from loam_gateway.ledger.tickets import HoldTicket, RenewTicket, SettleTicket
-from loam_shared.errors import ConflictError, InvalidRequestError, NotFoundError, UnavailableError
+from loam_shared.errors import BudgetExceededError, ConflictError, InvalidRequestError, NotFoundError, UnavailableError
 from loam_shared.money import price_of
 
 # About a million dollars: no request costs that much, and sums of such stay far below what a bigint holds.
@@ -62,6 +62,7 @@ class Ledger:
         self._reap_seconds = reap_seconds
         self._retention_months = retention_months
         self._upkeep: asyncio.Task[None] | None = None
+        self._refusing: set[int] = set()
 
     async def start(self) -> None:
         """Begin to serve. Raises UnavailableError when the database's schema is not there."""
@@ -101,11 +102,20 @@ class Ledger:
         timer = asyncio.get_running_loop().call_later(self._patience, _give_up, ticket)
         try:
             return await ticket.done
+        except BudgetExceededError:
+            if ticket.refused_by is not None:
+                self._refusing.add(ticket.refused_by)
+            raise
         except asyncio.CancelledError:
             self._give_back(ticket)
             raise
         finally:
             timer.cancel()
+
+    def take_refusing(self) -> set[int]:
+        """Ids of the accounts that had too little room for a hold, since this was asked last."""
+        taken, self._refusing = self._refusing, set()
+        return taken
 
     def _give_back(self, ticket: HoldTicket) -> None:
         """Release a hold that was granted in the very moment in which its caller went away."""

@@ -18,7 +18,8 @@ class HoldTicket:
     """A wish for room, `nanos` at the most.
 
     `held_at` is fixed before the first attempt and stays, so that a repetition finds the first. `attempted` says that
-    the hold may have been taken, `renewed` that its moment was fixed a second time.
+    the hold may have been taken, `renewed` that its moment was fixed a second time. `refused_by` is the account that
+    has no room for it.
     """
 
     request: HoldRequest
@@ -28,6 +29,7 @@ class HoldTicket:
     accounts: AccountSet | None = None
     attempted: bool = False
     renewed: bool = False
+    refused_by: int | None = None
 
     @property
     def abandoned(self) -> bool:

@@ -110,6 +110,7 @@ def _answer_ungranted(ticket: HoldTicket, answer: asyncpg.Record) -> Ticket | No
         ticket.done.set_result(Replay(answer["stored"]))
     elif status == "refused":
         assert ticket.accounts is not None
+        ticket.refused_by = answer["account"]
         refused_by = ticket.accounts.keys[ticket.accounts.ids.index(answer["account"])]
         ticket.done.set_exception(_exceeded(refused_by, answer["remaining"]))
     else:
