@@ -10,19 +10,21 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import ASGIApp
 
 from loam_gateway.admin import ROUTERS as ADMIN
+from loam_gateway.drain import Door
 from loam_gateway.failures import FAILURES, failure_of
 from loam_gateway.internal import ROUTERS as INTERNAL
 from loam_gateway.metrics import CountAnswers
 from loam_gateway.public import ROUTERS as PUBLIC
+from loam_gateway.public.origins import open_to_pages
 from loam_gateway.state import Runtime
 from loam_shared import http, telemetry
 
 _log = structlog.get_logger()
 
 
-def public(runtime: Runtime) -> ASGIApp:
+def public(runtime: Runtime) -> Door:
     """What callers reach with their API keys."""
-    return _app("public", PUBLIC, runtime)
+    return Door(open_to_pages(_app("public", PUBLIC, runtime), runtime.settings), runtime)
 
 
 def internal(runtime: Runtime) -> ASGIApp:

@@ -10,16 +10,23 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from loam_gateway import app as apps
+from loam_gateway.public.ws.protocol import Protocol
 from loam_gateway.settings import Settings
 from loam_gateway.startup import StartupError, connected
 from loam_gateway.state import Runtime
+
+# What still runs when a listener closes had the whole `drain_timeout`. The last answers still have to be written out.
+_LAST_MOMENT_SECONDS = 1
+# And those that were cut are still settled.
+_SETTLING_SECONDS = 5.0
 
 
 async def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. Raises StartupError when a port is taken or a dependency does not come up."""
     runtime, stop = Runtime(settings), _stop_on_signals()
+    door = apps.public(runtime)
     listeners = [
-        _Listener(apps.public(runtime), settings, settings.public_port),
+        _Listener(door, settings, settings.public_port, Protocol),
         _Listener(apps.internal(runtime), settings, settings.internal_port),
         _Listener(apps.admin(runtime), settings, settings.admin_port),
     ]
@@ -29,9 +36,13 @@ async def serve(settings: Settings) -> int:
         async with connected(runtime, stop):
             await stop.wait()
             runtime.draining, runtime.reason = True, "it is shutting down"
+            if runtime.state is not None:
+                runtime.state.sockets.draining.set()
+            await door.emptied(settings.drain_timeout)
             # The public door closes first: what is under way behind it still needs the internal one.
             for listener in listeners:
                 await listener.close()
+            await door.emptied(_SETTLING_SECONDS)
     finally:
         for listener in listeners:
             await listener.close()
@@ -49,33 +60,40 @@ class _Server(uvicorn.Server):
 class _Listener:
     """An application on a port. The port is taken at once, so that a port in use is known before anything starts."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, port: int) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, port: int, websockets: type[asyncio.Protocol] | None = None
+    ) -> None:
         self._socket = _bind(settings.host, port)
-        self._server = _Server(_config(app, settings))
+        self._server = _Server(_config(app, settings, websockets))
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
 
     async def close(self) -> None:
-        """Accept nothing more, and give what is under way the time of `drain_timeout`."""
+        """Accept nothing more; what is under way is cut, and settled."""
         self._server.should_exit = True
         if self._task is not None:
             await self._task
 
 
-def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+def _config(app: ASGIApp, settings: Settings, websockets: type[asyncio.Protocol] | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
         http="httptools",
+        ws=websockets or "none",
+        ws_max_size=settings.max_body_bytes,
+        ws_ping_timeout=settings.websocket_stall_seconds,
+        # Frames are a few words each, and every compressor would keep its window in memory.
+        ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=max(1, round(settings.drain_timeout)),
+        timeout_graceful_shutdown=_LAST_MOMENT_SECONDS,
     )
 
 

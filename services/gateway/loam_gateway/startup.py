@@ -101,12 +101,13 @@ async def _database_when_up(
         try:
             return await _database(runtime.settings, stack)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            runtime.reason = f"PostgreSQL does not answer ({error or 'it took too long'})"
+            # Callers are told the reason, which is why the address in `error` is left to the log.
+            runtime.reason, detail = "PostgreSQL does not answer", str(error) or "it took too long"
         except UnavailableError as error:
-            runtime.reason = error.message
+            runtime.reason, detail = error.message, ""
         if loop.time() + pause > deadline:
-            raise StartupError(f"{runtime.reason}; gave up after {patience:g} s")
-        _log.warning("waiting", reason=runtime.reason, retry_in=pause)
+            raise StartupError(f"{runtime.reason}; gave up after {patience:g} s. {detail}".strip())
+        _log.warning("waiting", reason=runtime.reason, detail=detail, retry_in=pause)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), pause)
         pause = min(pause * 2, _LONGEST_PAUSE)

@@ -142,9 +142,27 @@ class Charge:
         with self.span.child("settle"):
             posting = await to_the_end(self._ledger.settle(self.hold, settlement))
         self.posting = posting
+        self._log(settlement, posting)
         traces.posted(self.span, settlement, posting)
         self._count(settlement, posting.cost_nanos)
         return posting
+
+    def _log(self, settlement: Settlement, posting: Posting) -> None:
+        """One line for each metered call, at the level `debug`: the ledger has all of it, and for good."""
+        request = self.hold.request
+        _log.debug(
+            "posted",
+            request_id=request.root_request_id,
+            tenant=request.tenant,
+            key_id=request.key_id,
+            kind=request.kind.value,
+            model=self.quote.model.name,
+            region=settlement.region,
+            outcome=settlement.outcome.value,
+            cost_nanos=posting.cost_nanos,
+            estimated=settlement.estimated,
+            provider_ms=round(self.provider_seconds * 1000, 1),
+        )
 
     def _count(self, settlement: Settlement, cost_nanos: int) -> None:
         tenant, model = self.hold.request.tenant, self.quote.model.name

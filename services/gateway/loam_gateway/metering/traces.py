@@ -57,6 +57,18 @@ def posted(span: Span, settlement: Settlement, posting: Posting) -> None:
     )
 
 
+def finished(span: Span, reason: str) -> None:
+    """Say why the model stopped, in OpenAI's words."""
+    if telemetry.on():
+        span.set({"gen_ai.response.finish_reasons": (reason,)})
+
+
+def begun_to_answer(span: Span, seconds: float) -> None:
+    """Say how long a stream's first chunk took."""
+    if telemetry.on():
+        span.set({"gen_ai.response.time_to_first_chunk": seconds})
+
+
 def provider_name(provider: str) -> str:
     """The conventions' name of a ModelRoute's provider."""
     return _PROVIDERS.get(provider, provider.lower())
