@@ -121,7 +121,7 @@ def test_a_tenants_own_template_hides_the_platforms_for_this_tenant_alone(tenant
 
 
 def test_what_is_not_put_again_is_gone_and_the_same_again_changes_nothing(tenant, query):
-    audited = "SELECT details->'templates' AS named FROM audit_log WHERE tenant = $1 AND action = 'templates.put'"
+    audited = "SELECT after->'templates' AS named FROM audit_log WHERE tenant = $1 AND action = 'templates.put'"
     second = GREET | {"name": "bye"}
     for wanted in ([GREET, second], [GREET, second], [second]):
         put(tenant, *wanted).raise_for_status()

@@ -14,7 +14,8 @@ SELECT t.name,
        coalesce(sum(a.posted) FILTER (WHERE a.period = 'day'), 0)::bigint AS day,
        coalesce(bool_and(a.cap IS NULL OR a.posted < a.cap), true) AS within_budget
 FROM tenants t
-LEFT JOIN accounts a ON a.tenant = t.name AND a.scope = 'tenant' AND a.window_start <= now() AND a.window_end > now()
+LEFT JOIN accounts a ON a.tenant = t.name AND a.scope = 'tenant' AND a.retired_at IS NULL
+    AND a.window_start <= now() AND a.window_end > now()
 WHERE t.active AND ($1::text IS NULL OR t.name = $1)
 GROUP BY t.name
 """

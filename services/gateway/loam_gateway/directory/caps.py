@@ -2,7 +2,7 @@
 
 from loam_gateway.directory.queries import markup_ppm
 from loam_gateway.ledger.model import EVERYONE, Origin, Period, Policy, Scope
-from loam_shared.contracts.admin import Budget, TenantPut
+from loam_shared.contracts.admin import Budget, KeyPut, TenantPut
 from loam_shared.errors import InvalidRequestError
 from loam_shared.money import parse_usd
 
@@ -19,9 +19,13 @@ def tenant_policies(tenant: str, budget: Budget, origin: Origin = Origin.MANIFES
     ]
 
 
-def key_policy(tenant: str, key_id: str, monthly_usd: str | None) -> Policy:
-    """The key's cap."""
-    return Policy(tenant, Scope.KEY, Period.MONTH, nanos_of("monthlyUsd", monthly_usd), subject=key_id)
+def key_policies(tenant: str, key_id: str, key: KeyPut) -> list[Policy]:
+    """The key's caps; one that is not given takes away the one that was."""
+    month, day = nanos_of("monthlyUsd", key.monthly_usd), nanos_of("dailyUsd", key.daily_usd)
+    return [
+        Policy(tenant, Scope.KEY, Period.MONTH, month, subject=key_id),
+        Policy(tenant, Scope.KEY, Period.DAY, day, subject=key_id),
+    ]
 
 
 def check_amounts(desired: TenantPut) -> None:

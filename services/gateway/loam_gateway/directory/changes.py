@@ -14,9 +14,9 @@ import orjson
 
 from loam_gateway.adapters.postgres import Connection, Pool
 from loam_gateway.directory import secrets
-from loam_gateway.directory.caps import key_policy, nanos_of, tenant_policies
+from loam_gateway.directory.caps import key_policies, nanos_of, tenant_policies
 from loam_gateway.directory.queries import CHANNEL
-from loam_gateway.ledger.policies import set_policies
+from loam_gateway.ledger.policies import retire, set_policies
 from loam_gateway.vault import Vault, VaultError
 from loam_shared.contracts import Wire
 from loam_shared.contracts.admin import KeyPut, ModelPut, TenantPut
@@ -32,18 +32,25 @@ INSERT INTO tenants (name, uid, settings, suspended) VALUES ($1, $2, $3, $4)
 ON CONFLICT (name) DO UPDATE
 SET uid = $2, settings = $3, suspended = $4, active = true, deleted_at = NULL, updated_at = now()
 """
+_BEGIN_ANEW = "UPDATE tenants SET began_at = now() WHERE name = $1"
 _END_TENANT = """
 UPDATE tenants SET active = false, deleted_at = coalesce(deleted_at, now()), updated_at = now()
-WHERE name = $1 AND uid = $2 AND active RETURNING name
+WHERE name = $1 AND uid = $2 AND active RETURNING settings
+"""
+_KEY = """
+SELECT (to_jsonb(k) - '{tenant,created_at,updated_at,revoked_at}'::text[]) || jsonb_build_object('secrets', (
+    SELECT jsonb_object_agg(left(encode(h.sha256, 'hex'), 12), h.expires_at) FROM key_hashes AS h
+    WHERE h.tenant = k.tenant AND h.key_id = k.key_id))
+FROM api_keys AS k WHERE k.tenant = $1 AND k.key_id = $2
 """
 _PUT_KEY = """
-INSERT INTO api_keys AS k (tenant, key_id, name, scopes, user_id, workload, monthly_cap, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+INSERT INTO api_keys AS k (tenant, key_id, name, scopes, user_id, workload, monthly_cap, daily_cap, expires_at, made_by)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ON CONFLICT (tenant, key_id) DO UPDATE
-SET name = $3, scopes = $4, user_id = $5, workload = $6, monthly_cap = $7, expires_at = $8,
+SET name = $3, scopes = $4, user_id = $5, workload = $6, monthly_cap = $7, daily_cap = $8, expires_at = $9,
     revoked_at = NULL, updated_at = now()
-WHERE (k.name, k.scopes, k.user_id, k.workload, k.monthly_cap, k.expires_at, k.revoked_at)
-      IS DISTINCT FROM ($3, $4, $5, $6, $7, $8, NULL)
+WHERE (k.name, k.scopes, k.user_id, k.workload, k.monthly_cap, k.daily_cap, k.expires_at, k.revoked_at)
+      IS DISTINCT FROM ($3, $4, $5, $6, $7, $8, $9, NULL)
 RETURNING true
 """
 _PUT_HASHES = """
@@ -60,10 +67,16 @@ _LET_HASHES_EXPIRE = """
 UPDATE key_hashes SET expires_at = least(expires_at, $3) WHERE tenant = $1 AND key_id = $2
 """
 _COUNT_HASHES = "SELECT count(*) FROM key_hashes WHERE tenant = $1 AND key_id = $2"
-_REVOKE_KEY = """
-UPDATE api_keys SET revoked_at = now(), updated_at = now()
-WHERE tenant = $1 AND key_id = $2 AND revoked_at IS NULL RETURNING key_id
+_REVOKE_KEYS = """
+WITH RECURSIVE line AS (
+    SELECT key_id FROM api_keys WHERE tenant = $1 AND key_id = $2
+    UNION
+    SELECT k.key_id FROM line JOIN api_keys AS k ON k.tenant = $1 AND k.made_by = line.key_id
+)
+UPDATE api_keys AS k SET revoked_at = now(), updated_at = now() FROM line
+WHERE k.tenant = $1 AND k.key_id = line.key_id AND k.revoked_at IS NULL RETURNING k.key_id
 """
+_DROP_HASHES = "DELETE FROM key_hashes WHERE tenant = $1 AND key_id = ANY ($2::text[])"
 _OWNER_OF_TENANT = "SELECT uid FROM tenants WHERE name = $1 AND active FOR SHARE"
 _PUT_TEMPLATES = """
 INSERT INTO prompt_templates AS p (tenant, templates) VALUES ($1, $2)
@@ -71,7 +84,17 @@ ON CONFLICT (tenant) DO UPDATE SET templates = excluded.templates, updated_at = 
 WHERE p.templates <> excluded.templates RETURNING true
 """
 _DROP_TEMPLATES = "DELETE FROM prompt_templates WHERE tenant = $1 RETURNING true"
-_AUDIT = "INSERT INTO audit_log (actor, action, tenant, subject, details) VALUES ($1, $2, $3, $4, $5)"
+_TEMPLATES = """
+SELECT jsonb_build_object('templates', templates) FROM prompt_templates WHERE tenant = $1 FOR UPDATE
+"""
+_AUDIT = """
+INSERT INTO audit_log (actor, action, tenant, subject, details, before, after)
+VALUES ($1, $2, $3, $4, jsonb_build_object('requestId', $5::text), $6, $7)
+"""
+
+
+Json = str | None
+"""JSON as text, None where there is nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,46 +116,52 @@ async def put_model(pool: Pool, vault: Vault, name: str, desired: ModelPut, act:
                 return
         sealed = secrets.sealed_model(vault, desired.credential)
         await connection.execute(_PUT_MODEL, name, desired.uid, spec, sealed)
-        await _tell(connection, act, "model.put", None, name, orjson.loads(spec))
+        await _tell(connection, act, "model.put", None, name, None if row is None else row["spec"], spec)
 
 
 async def delete_model(pool: Pool, name: str, act: Act) -> None:
     """Take the model away, if it is there."""
     async with changing(pool) as connection:
-        if await connection.fetchval("DELETE FROM models WHERE name = $1 RETURNING name", name):
-            await _tell(connection, act, "model.delete", None, name, {})
+        spec = await connection.fetchval("DELETE FROM models WHERE name = $1 RETURNING spec", name)
+        if spec is not None:
+            await _tell(connection, act, "model.delete", None, name, spec, None)
 
 
 async def put_tenant(pool: Pool, vault: Vault, name: str, desired: TenantPut, act: Act) -> bool:
     """Make the tenant as desired, its caps with it. False when it was so already.
 
-    Raises ConflictError when another Tenant of that name is alive.
+    One that follows another of that name, and does not adopt what that left, begins with nothing spent. Raises
+    ConflictError when another Tenant of that name is alive.
     """
     async with changing(pool) as connection:
         row = await connection.fetchrow("SELECT uid, settings, active FROM tenants WHERE name = $1 FOR UPDATE", name)
-        if row is not None and row["active"]:
+        stored = TenantPut.model_validate_json(row["settings"]) if row is not None else None
+        if row is not None and stored is not None and row["active"]:
             if not desired.adopt:
                 _check_owner(f"the tenant {name}", row["uid"], desired.uid)
-            stored = TenantPut.model_validate_json(row["settings"])
             if _is_put(lambda: secrets.revealed_tenant(vault, stored), desired):
                 return False
         sealed = secrets.sealed_tenant(vault, desired).to_json()
         await connection.execute(_PUT_TENANT, name, desired.uid, sealed, desired.suspended)
+        if row is not None and row["uid"] != desired.uid and not desired.adopt:
+            await connection.execute(_BEGIN_ANEW, name)
+            await retire(connection, name, actor=act.actor)
         await set_policies(connection, tenant_policies(name, desired.budget), actor=act.actor)
-        public = orjson.loads(secrets.public_tenant(desired).to_json())
-        await _tell(connection, act, "tenant.put", name, name, public)
+        await _tell(connection, act, "tenant.put", name, name, _public(stored), _public(desired))
     return True
 
 
 async def end_tenant(pool: Pool, name: str, uid: str, act: Act) -> None:
     """Refuse everything of the tenant from now on. Its rows stay as long as its ledger does."""
     async with changing(pool) as connection:
-        if await connection.fetchval(_END_TENANT, name, uid) is None:
+        settings = await connection.fetchval(_END_TENANT, name, uid)
+        if settings is None:
             return
         await connection.execute("UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE tenant = $1", name)
         await connection.execute("DELETE FROM key_hashes WHERE tenant = $1", name)
         await connection.execute(_DROP_TEMPLATES, name)
-        await _tell(connection, act, "tenant.end", name, name, {"uid": uid})
+        before = _public(TenantPut.model_validate_json(settings))
+        await _tell(connection, act, "tenant.end", name, name, before, None)
 
 
 async def put_templates(pool: Pool, tenant: str, desired: TemplatesPut, act: Act) -> None:
@@ -143,51 +172,57 @@ async def put_templates(pool: Pool, tenant: str, desired: TemplatesPut, act: Act
         if owner is None:
             raise NotFoundError(f"there is no tenant {tenant}")
         _check_owner(f"the tenant {tenant}", owner, desired.uid)
+        before = await connection.fetchval(_TEMPLATES, tenant)
         change = (_PUT_TEMPLATES, tenant, stored) if desired.templates else (_DROP_TEMPLATES, tenant)
         if await connection.fetchval(*change):
-            labels = [template.label for template in desired.templates]
-            await _tell(connection, act, "templates.put", tenant, tenant, {"templates": labels})
+            after = await connection.fetchval(_TEMPLATES, tenant)
+            await _tell(connection, act, "templates.put", tenant, tenant, before, after)
 
 
-async def put_key(connection: Connection, tenant: str, key_id: str, desired: KeyPut, act: Act) -> None:
-    """Make the key as desired, its cap with it, within `changing`.
+async def put_key(
+    connection: Connection, tenant: str, key_id: str, desired: KeyPut, act: Act, *, made_by: str | None = None
+) -> None:
+    """Make the key as desired, its caps with it, within `changing`. `made_by` is the key that a new one is made with.
 
     Raises ConflictError when one of its hashes belongs to another key or tenant.
     """
     digests = [bytes.fromhex(known.sha256) for known in desired.hashes]
     expiries = [known.expires_at for known in desired.hashes]
+    before = await connection.fetchval(_KEY, tenant, key_id)
     changes = [
-        await connection.fetchval(_PUT_KEY, tenant, key_id, *_key_columns(desired)),
+        await connection.fetchval(_PUT_KEY, tenant, key_id, *_key_columns(desired), made_by),
         await connection.fetchval(_PUT_HASHES, tenant, key_id, digests, expiries),
         await connection.fetchval(_DROP_OTHER_HASHES, tenant, key_id, digests),
     ]
     if await connection.fetchval(_COUNT_HASHES, tenant, key_id) != len(set(digests)):
         raise ConflictError("a hash of this key belongs to another key; make a new key")
     if any(changes):
-        await set_policies(connection, [key_policy(tenant, key_id, desired.monthly_usd)], actor=act.actor)
-        await _tell(connection, act, "key.put", tenant, key_id, orjson.loads(desired.to_json()))
+        await set_policies(connection, key_policies(tenant, key_id, desired), actor=act.actor)
+        await _tell(connection, act, "key.put", tenant, key_id, before, await connection.fetchval(_KEY, tenant, key_id))
 
 
 async def rotate_key(connection: Connection, tenant: str, key_id: str, digest: str, until: datetime, act: Act) -> None:
     """Give the key a new secret, within `changing`; those that it had work `until` then at the longest."""
+    before = await connection.fetchval(_KEY, tenant, key_id)
     await connection.execute(_LET_HASHES_EXPIRE, tenant, key_id, until)
     await connection.execute(_PUT_HASHES, tenant, key_id, [bytes.fromhex(digest)], [None])
-    await _tell(connection, act, "key.rotate", tenant, key_id, {"previousUntil": until.isoformat()})
+    await _tell(connection, act, "key.rotate", tenant, key_id, before, await connection.fetchval(_KEY, tenant, key_id))
 
 
 def _key_columns(key: KeyPut) -> tuple[Any, ...]:
-    cap = nanos_of("monthlyUsd", key.monthly_usd)
-    return key.name, list(key.scopes), key.user, key.workload, cap, key.expires_at
+    caps = nanos_of("monthlyUsd", key.monthly_usd), nanos_of("dailyUsd", key.daily_usd)
+    return key.name, list(key.scopes), key.user, key.workload, *caps, key.expires_at
 
 
 async def revoke_key(pool: Pool, tenant: str, key_id: str, act: Act) -> bool:
-    """Refuse the key from now on. False when there was none to revoke."""
+    """Refuse the key from now on, and every key that was made with it. False when there was none to revoke."""
     async with changing(pool) as connection:
-        if await connection.fetchval(_REVOKE_KEY, tenant, key_id) is None:
-            return False
-        await connection.execute("DELETE FROM key_hashes WHERE tenant = $1 AND key_id = $2", tenant, key_id)
-        await _tell(connection, act, "key.revoke", tenant, key_id, {})
-        return True
+        revoked = [row["key_id"] for row in await connection.fetch(_REVOKE_KEYS, tenant, key_id)]
+        before = [await connection.fetchval(_KEY, tenant, each) for each in revoked]
+        await connection.execute(_DROP_HASHES, tenant, revoked)
+        for each, was in zip(revoked, before, strict=True):
+            await _tell(connection, act, "key.revoke", tenant, each, was, None)
+        return bool(revoked)
 
 
 @contextlib.asynccontextmanager
@@ -198,11 +233,15 @@ async def changing(pool: Pool) -> AsyncIterator[Connection]:
 
 
 async def _tell(
-    connection: Connection, act: Act, action: str, tenant: str | None, subject: str, details: dict[str, Any]
+    connection: Connection, act: Act, action: str, tenant: str | None, subject: str, before: Json, after: Json
 ) -> None:
-    facts = orjson.dumps(details | {"requestId": act.request_id}).decode()
-    await connection.execute(_AUDIT, act.actor, action, tenant, subject, facts)
+    """Write down what the act changed in its subject, and let every gateway read it again."""
+    await connection.execute(_AUDIT, act.actor, action, tenant, subject, act.request_id, before, after)
     await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
+
+
+def _public(tenant: TenantPut | None) -> Json:
+    return None if tenant is None else secrets.public_tenant(tenant).to_json()
 
 
 def _is_put(stored: Callable[[], Wire], desired: Wire) -> bool:

@@ -14,8 +14,13 @@ from loam_shared.money import format_usd
 # Names of Kubernetes objects have no underscore, so a key made here is never taken for one of a manifest.
 MADE_HERE = "key_"
 
+# A call is charged to the caller's key and to all that it was made with.
+_MAX_MAKERS = 4
+
 _KEYS = """
-SELECT key_id, name, scopes, user_id, monthly_cap, expires_at, created_at FROM api_keys
+SELECT key_id, name, scopes, user_id, monthly_cap, daily_cap, expires_at, created_at,
+       ledger_makers(tenant, key_id) AS makers
+FROM api_keys
 WHERE tenant = $1 AND ($2::text IS NULL OR key_id = $2) AND workload IS NULL AND revoked_at IS NULL
 ORDER BY created_at, key_id
 """
@@ -23,14 +28,16 @@ ORDER BY created_at, key_id
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key without its secret."""
+    """A key without its secret. `makers` are the key that it was made with, the key that made this one, and so on."""
 
     key_id: str
     name: str
     scopes: frozenset[str]
     user: str | None
     monthly_cap: int | None
+    daily_cap: int | None
     expires_at: datetime | None
+    makers: tuple[str, ...]
     created_at: datetime | None = None
 
     @property
@@ -61,13 +68,34 @@ def check_within(caller: Principal, wanted: Key) -> None:
         raise ForbiddenError(f'this key lacks the scope "{min(excess)}", so it cannot give it on', param="scopes")
     if caller.user is not None and wanted.user != caller.user:
         raise ForbiddenError(f'keys made with this one are charged to its user "{caller.user}"', param="user")
-    if caller.monthly_cap is not None and (wanted.monthly_cap is None or wanted.monthly_cap > caller.monthly_cap):
-        limit = format_usd(caller.monthly_cap)
-        raise ForbiddenError(f"monthlyBudget may be at most {limit}, this key's own", param="monthlyBudget")
+    _check_cap("monthlyBudget", wanted.monthly_cap, caller.monthly_cap)
+    _check_cap("dailyBudget", wanted.daily_cap, caller.daily_cap)
     if caller.expires_at is not None and (wanted.expires_at is None or wanted.expires_at > caller.expires_at):
         raise ForbiddenError(
             f"expiresAt may be at most {caller.expires_at.isoformat()}, this key's own", param="expiresAt"
         )
+
+
+def _check_cap(field: str, wanted: int | None, own: int | None) -> None:
+    if own is not None and (wanted is None or wanted > own):
+        raise ForbiddenError(f"{field} may be at most {format_usd(own)}, this key's own", param=field)
+
+
+def check_made_by(caller: Principal, key: Key) -> None:
+    """That `key` is the caller's own, or was made with it or with a key made with it. Raises ForbiddenError.
+
+    Keys from before it was written down what they were made with are everybody's who may change keys.
+    """
+    if key.makers and caller.key_id not in (key.key_id, *key.makers):
+        raise ForbiddenError(f'the key "{key.key_id}" was not made with this one')
+
+
+async def makers_of_next(pool: Pool, caller: Principal) -> tuple[str, ...]:
+    """What a key is made with that the caller makes. Raises ForbiddenError when the line gets too long."""
+    makers = (caller.key_id, *await pool.fetchval("SELECT ledger_makers($1, $2)", caller.tenant, caller.key_id))
+    if len(makers) > _MAX_MAKERS:
+        raise ForbiddenError("this key was made with a key that was made with a key, and so on: it can make no more")
+    return makers
 
 
 def check_scopes(scopes: frozenset[str], known: frozenset[str]) -> None:
@@ -83,6 +111,8 @@ def _key(row: asyncpg.Record) -> Key:
         scopes=frozenset(row["scopes"]),
         user=row["user_id"],
         monthly_cap=row["monthly_cap"],
+        daily_cap=row["daily_cap"],
         expires_at=row["expires_at"],
+        makers=tuple(row["makers"]),
         created_at=row["created_at"],
     )

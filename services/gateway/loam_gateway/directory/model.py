@@ -11,7 +11,7 @@ from loam_gateway.metering.pricing import PriceList
 class Principal:
     """On whose behalf a request acts. It comes from a credential, never from a payload.
 
-    `workload` is the pipeline whose own pods hold the key; such a key opens the internal listener only. `monthly_cap`
+    `workload` is the pipeline whose own pods hold the key; such a key opens the internal listener only. The caps
     and `expires_at` are the key's own, in nano-dollars and until when it works.
     `root_request_id` is the public request that an internal call belongs to.
     """
@@ -22,6 +22,7 @@ class Principal:
     scopes: frozenset[str] = field(default=frozenset())
     workload: str | None = None
     monthly_cap: int | None = None
+    daily_cap: int | None = None
     expires_at: datetime | None = None
     root_request_id: str | None = None
     pipeline: str | None = None

@@ -14,7 +14,7 @@ CHANNEL = "loam_directory"
 """Every change of the directory is told here; the message says nothing, since all of it is read again."""
 
 _PRINCIPAL = """
-SELECT k.tenant, k.key_id, k.user_id, k.scopes, k.workload, k.monthly_cap,
+SELECT k.tenant, k.key_id, k.user_id, k.scopes, k.workload, k.monthly_cap, k.daily_cap,
        least(k.expires_at, h.expires_at) AS expires_at
 FROM key_hashes h JOIN api_keys k USING (tenant, key_id)
 WHERE h.sha256 = $1 AND k.revoked_at IS NULL
@@ -38,6 +38,7 @@ async def principal(pool: Pool, digest: str) -> Principal | None:
         scopes=frozenset(row["scopes"]),
         workload=row["workload"],
         monthly_cap=row["monthly_cap"],
+        daily_cap=row["daily_cap"],
         expires_at=row["expires_at"],
     )
 

@@ -23,3 +23,17 @@ async def set_policies(
     """
     rows = [(p.tenant, p.scope, p.subject, p.period, p.origin, p.cap_nanos) for p in policies]
     await connection.execute("SELECT ledger_set_policies($1, $2, $3)", rows, actor, clock_offset)
+
+
+async def retire(
+    connection: "Connection | asyncpg.Connection[asyncpg.Record]",
+    tenant: str,
+    *,
+    actor: str = "operator",
+    clock_offset: timedelta = timedelta(),
+) -> None:
+    """Begin anew under the tenant's name, in the connection's transaction: nothing is spent yet, and nothing capped.
+
+    What was held before settles where it was held.
+    """
+    await connection.execute("SELECT ledger_retire($1, $2, $3)", tenant, actor, clock_offset)

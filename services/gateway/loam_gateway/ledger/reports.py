@@ -29,7 +29,9 @@ SELECT {columns} count(*) FILTER (WHERE kind <> 'correction') AS requests,
        coalesce(sum(cache_write_tokens), 0)::bigint AS cache_write, coalesce(sum(queries), 0)::bigint AS queries,
        coalesce(sum(cost), 0)::bigint AS cost, coalesce(sum(markup), 0)::bigint AS markup,
        coalesce(sum(saving), 0)::bigint AS saving, count(*) FILTER (WHERE estimated) AS estimated
-FROM entries WHERE tenant = $1 AND held_at >= $2 AND held_at < $3 AND outcome <> 'released'
+FROM entries
+WHERE tenant = $1 AND held_at >= $2 AND held_at < $3 AND outcome <> 'released'
+  AND held_at >= coalesce((SELECT began_at FROM tenants WHERE name = $1), '-infinity')
 """
 _BALANCES = """
 SELECT k.scope, k.subject, k.period, k.window_end, coalesce(a.held, 0) AS held, coalesce(a.posted, 0) AS posted,

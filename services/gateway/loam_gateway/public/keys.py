@@ -14,7 +14,16 @@ from loam_gateway.completions.request import parse
 from loam_gateway.directory import changes
 from loam_gateway.directory.caps import nanos_of
 from loam_gateway.directory.changes import Act
-from loam_gateway.directory.keys import MADE_HERE, Key, check_scopes, check_within, keys, own_key
+from loam_gateway.directory.keys import (
+    MADE_HERE,
+    Key,
+    check_made_by,
+    check_scopes,
+    check_within,
+    keys,
+    makers_of_next,
+    own_key,
+)
 from loam_gateway.directory.model import Principal
 from loam_gateway.metering.desk import claim_of
 from loam_gateway.state import Deps
@@ -32,11 +41,15 @@ KeyWriter = Annotated[Principal, Depends(caller_with("keys:write"))]
 
 
 class NewKey(Wire):
-    """What a new key may do and spend; what is left out is as with the caller's own key, but for the scopes."""
+    """What a new key may do and spend; what is left out is as with the caller's own key, but for the scopes.
+
+    Whatever it spends counts under the caps of the caller's own key as well.
+    """
 
     name: str = Field(min_length=1, max_length=128)
     scopes: frozenset[str] = Field(min_length=1)
     monthly_budget: str | None = None
+    daily_budget: str | None = None
     expires_at: AwareDatetime | None = None
     user: str | None = Field(default=None, max_length=128, pattern=_USER)
 
@@ -44,13 +57,15 @@ class NewKey(Wire):
 @router.post("")
 async def create(request: Request, deps: Deps, caller: KeyWriter) -> Response:
     """Make a key. Its secret is in this answer and nowhere else."""
-    key, secret = _wanted(parse(NewKey, await request.body()), caller), new_api_key()
+    makers = await makers_of_next(deps.pool, caller)
+    key, secret = _wanted(parse(NewKey, await request.body()), caller, makers), new_api_key()
     answer = orjson.dumps({"apiKey": secret, "keyId": key.key_id})
     put = KeyPut(
         name=key.name,
         hashes=(KeyHash(sha256=hash_api_key(secret)),),
         scopes=tuple(sorted(key.scopes)),
-        monthly_usd=None if key.monthly_cap is None else format_usd(key.monthly_cap),
+        monthly_usd=_usd(key.monthly_cap),
+        daily_usd=_usd(key.daily_cap),
         user=key.user,
         expires_at=key.expires_at,
     )
@@ -58,7 +73,8 @@ async def create(request: Request, deps: Deps, caller: KeyWriter) -> Response:
     async with changes.changing(deps.pool) as connection:
         given = claim and await idempotency.claim(connection, deps.vault, caller, claim, answer)
         if given is None:
-            await changes.put_key(connection, caller.tenant, key.key_id, put, _act(request, caller))
+            act = _act(request, caller)
+            await changes.put_key(connection, caller.tenant, key.key_id, put, act, made_by=caller.key_id)
     return _json(given or answer, status=201)
 
 
@@ -70,8 +86,8 @@ async def listing(deps: Deps, caller: KeyWriter) -> Response:
 
 @router.delete("/{key_id}", status_code=204)
 async def revoke(key_id: str, request: Request, deps: Deps, caller: KeyWriter) -> None:
-    """Revoke a key: it is refused everywhere within a second."""
-    await own_key(deps.pool, caller.tenant, key_id)
+    """Revoke a key and all that were made with it: they are refused everywhere within a second."""
+    check_made_by(caller, await own_key(deps.pool, caller.tenant, key_id))
     await changes.revoke_key(deps.pool, caller.tenant, key_id, _act(request, caller))
     deps.directory.forget()
 
@@ -85,7 +101,9 @@ async def rotate(
     overlap_hours: Annotated[float, Query(alias="overlapHours", ge=0, le=24 * 30)] = 24,
 ) -> Response:
     """Give a key a new secret; the old one works on for the overlap."""
-    check_within(caller, await own_key(deps.pool, caller.tenant, key_id))
+    key = await own_key(deps.pool, caller.tenant, key_id)
+    check_made_by(caller, key)
+    check_within(caller, key)
     secret, until = new_api_key(), datetime.now(UTC) + timedelta(hours=overlap_hours)
     answer = orjson.dumps({"apiKey": secret, "keyId": key_id, "previousExpiresAt": until})
     claim = await claim_of(request)
@@ -98,7 +116,7 @@ async def rotate(
     return _json(given or answer)
 
 
-def _wanted(new: NewKey, caller: Principal) -> Key:
+def _wanted(new: NewKey, caller: Principal, makers: tuple[str, ...]) -> Key:
     check_scopes(new.scopes, SCOPES)
     key = Key(
         key_id=MADE_HERE + secrets.token_hex(12),
@@ -106,7 +124,9 @@ def _wanted(new: NewKey, caller: Principal) -> Key:
         scopes=new.scopes,
         user=new.user or caller.user,
         monthly_cap=caller.monthly_cap if new.monthly_budget is None else nanos_of("monthlyBudget", new.monthly_budget),
+        daily_cap=caller.daily_cap if new.daily_budget is None else nanos_of("dailyBudget", new.daily_budget),
         expires_at=new.expires_at or caller.expires_at,
+        makers=makers,
     )
     check_within(caller, key)
     return key
@@ -118,11 +138,17 @@ def _shown(key: Key) -> dict[str, Any]:
         "name": key.name,
         "scopes": sorted(key.scopes),
         "user": key.user,
-        "monthlyBudget": None if key.monthly_cap is None else format_usd(key.monthly_cap),
+        "monthlyBudget": _usd(key.monthly_cap),
+        "dailyBudget": _usd(key.daily_cap),
         "expiresAt": key.expires_at,
         "createdAt": key.created_at,
+        "madeBy": key.makers[0] if key.makers else None,
         "managedBy": "ApiKey manifest" if key.from_manifest else "API",
     }
+
+
+def _usd(nanos: int | None) -> str | None:
+    return None if nanos is None else format_usd(nanos)
 
 
 def _act(request: Request, caller: Principal) -> Act:

@@ -180,6 +180,7 @@ class KeyPut(Wire):
     hashes: tuple[KeyHash, ...] = Field(min_length=1, max_length=8)
     scopes: tuple[str, ...] = ()
     monthly_usd: str | None = None
+    daily_usd: str | None = None
     user: str | None = None
     expires_at: datetime | None = None
     workload: str | None = None

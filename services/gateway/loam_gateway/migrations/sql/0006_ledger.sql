@@ -31,6 +31,9 @@ CREATE TYPE renewal AS (request_id uuid, held_at timestamptz, lifetime interval)
 
 CREATE TYPE claim AS (tenant text, key_id text, value text, request_id uuid, answer bytea);
 
+ALTER TABLE tenants ADD COLUMN began_at timestamptz;
+COMMENT ON COLUMN tenants.began_at IS 'since when it follows another of its name, whose entries are not its own';
+
 -- There are never more holds than calls under way, so there is nothing to gain from partitions of them: a batch would
 -- only open and lock each.
 CREATE TABLE holds_of_all_months (
