@@ -34,6 +34,12 @@ class Metrics:
         self.provider_failures = Counter(
             "loam_provider_failures", "Failed calls of a provider.", ("model", "region", "kind"), registry=self.registry
         )
+        self.breakers = Gauge(
+            "loam_breaker_state",
+            "Circuit to a model in a region: 0 closed, 1 half-open, 2 open.",
+            ("model", "region"),
+            registry=self.registry,
+        )
         self.cost_usd = Counter(
             "loam_cost_usd", "Posted cost; the ledger has it exactly.", ("tenant", "model"), registry=self.registry
         )

@@ -74,8 +74,18 @@ class Settings(DatabaseSettings):
     """How long connecting to the provider may take."""
     provider_read_timeout: float = Field(default=120, gt=0)
     """How long the provider may stay silent."""
+    hedge_seconds: float = Field(default=0, ge=0)
+    """After so long without an answer, a plain completion is asked of the model's next region, too; both calls are
+    paid for. 0 turns that off."""
+    circuit_failures: int = Field(default=10, ge=0)
+    """After so many failures in a row a model is left alone in that region for a while; 0 turns that off."""
+    circuit_cooldown_seconds: float = Field(default=10, gt=0)
+    """How long it is left alone until one call tries again; each time in vain doubles it, up to eightfold."""
 
     @field_validator("cors_origins", mode="before")
     @classmethod
-    def _listed(cls, value: str) -> list[str]:
-        return [origin.strip().rstrip("/").lower() for origin in value.split(",") if origin.strip()]
+    def _listed(cls, value: str | frozenset[str]) -> frozenset[str]:
+        # The default is validated too.
+        if isinstance(value, frozenset):
+            return value
+        return frozenset(origin.strip().rstrip("/").lower() for origin in value.split(",") if origin.strip())

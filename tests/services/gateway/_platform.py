@@ -163,10 +163,12 @@ class GatewayProcess:
         response = self.put(f"/models/{name}", body)
         assert response.status_code == 204, response.text
 
-    def metric(self, name: str) -> float:
-        """The sum of a metric over all its labels."""
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric over all its labels but those that are given."""
         lines = httpx.get(f"{self.admin}/metrics").text.splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.partition("{")[0].split(" ")[0] == name)
+        named = [line for line in lines if line.partition("{")[0].split(" ")[0] == name]
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in named if all(each in line for each in wanted))
 
     def new_tenant(self, **settings: Any) -> "TestTenant":
         """A tenant that no other test has."""

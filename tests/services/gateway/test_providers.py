@@ -250,7 +250,7 @@ def test_an_own_key_wins_costs_nothing_and_is_tagged(gateway, play, query):
     assert create(own, "claude-direct").choices[0].message.content == TEXT
     assert play.asked[0].key == "own-key"
     [entry] = query(ENTRIES, own.name)
-    assert (entry["cost"], entry["output_tokens"]) == (0, 12)
+    assert (entry["cost"], entry["byok"], entry["output_tokens"]) == (0, True, 12)
     own.close()
 
 

@@ -17,22 +17,29 @@ class FailureKind(StrEnum):
     BROKEN_OFF = "broken_off"
     INVALID = "invalid"
     REFUSED = "refused"
+    CIRCUIT_OPEN = "circuit_open"
 
 
 # What another region or model may do better. A call that was begun and not ended may have been billed: not among them.
-RETRYABLE = frozenset({FailureKind.THROTTLED, FailureKind.UNAVAILABLE, FailureKind.UNREACHABLE})
+RETRYABLE = frozenset(
+    {FailureKind.THROTTLED, FailureKind.UNAVAILABLE, FailureKind.UNREACHABLE, FailureKind.CIRCUIT_OPEN}
+)
 MAYBE_BILLED = frozenset({FailureKind.TIMED_OUT, FailureKind.BROKEN_OFF})
 
 
 class ProviderCallError(Exception):
-    """A call that failed. `request_id` is the provider's own, where there was an answer."""
+    """A call that failed. `request_id` is the provider's own, where there was an answer.
 
-    def __init__(self, kind: FailureKind, message: str, request_id: str = "") -> None:
+    `retry_after` is in how many seconds it may be different, where that is known.
+    """
+
+    def __init__(self, kind: FailureKind, message: str, request_id: str = "", retry_after: float | None = None) -> None:
         super().__init__(message)
         self.kind = kind
         self.code = kind.value
         self.message = message
         self.request_id = request_id
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from loam_gateway.completions.dialect import ChatCall
 from loam_gateway.completions.dialects import DIALECTS
 from loam_gateway.completions.reply import Chunk, ChunkMaker, Said, Usage
 from loam_gateway.completions.request import ChatRequest
-from loam_gateway.directory.model import Model
+from loam_gateway.directory.model import Model, Tenant
 from loam_gateway.ledger.model import Tokens
 from loam_gateway.metering import bounds
 from loam_gateway.metering.answers import call_headers
@@ -41,6 +41,11 @@ class Call:
 
 def prepared(order: Order, request: ChatRequest, model: Model) -> Call:
     """The call of `model`. Raises LoamError for what it cannot be asked."""
+    return of_tenant(order.tenant, request, model)
+
+
+def of_tenant(tenant: Tenant, request: ChatRequest, model: Model) -> Call:
+    """The call of `model` on the account that is `tenant`'s for it. Raises as `prepared` does."""
     chat = DIALECTS[model.provider](request, model.model_id)
     if request.strict and chat.dropped:
         raise InvalidRequestError(f'the model "{model.name}" does not take {chat.dropped[0]}', param=chat.dropped[0])
@@ -49,7 +54,7 @@ def prepared(order: Order, request: ChatRequest, model: Model) -> Call:
         prices_of(model),
         input_tokens=chat.input_bound,
         output_tokens=bounds.output_tokens(request.output_limit, model.max_output_tokens),
-        api_key=order.own_key(model),
+        api_key=tenant.own_keys.get(model.provider),
     )
     return Call(chat, quote)
 

@@ -20,6 +20,7 @@ from loam_gateway.metering.answers import Answer, cost_headers, remaining_header
 from loam_gateway.metering.calls import Call
 from loam_gateway.metering.charge import Charge, Replayed, charged
 from loam_gateway.metering.failures import told
+from loam_gateway.metering.hedge import hedged
 from loam_gateway.metering.limits import Permit, admitted
 from loam_gateway.metering.order import Order
 from loam_gateway.sse import frame
@@ -46,10 +47,13 @@ async def complete(deps: State, order: Order, request: ChatRequest) -> Answer:
 async def _complete_with_any(
     deps: State, order: Order, request: ChatRequest, first: Call, permit: Permit, turn: Turn
 ) -> Answer:
+    attempt = partial(_complete_with, deps, order, request, permit, turn)
+    # With an Idempotency-Key there is one provider call, whatever it takes.
+    patience = 0 if order.claim else deps.settings.hedge_seconds
     failure: ProviderCallError | None = None
     for call in calls.each(order, request, first):
         try:
-            return await _complete_with(deps, order, request, call, permit, turn)
+            return await hedged(attempt, call, patience)
         except ProviderCallError as error:
             failure = error
             if error.kind not in RETRYABLE:
@@ -59,7 +63,7 @@ async def _complete_with_any(
 
 
 async def _complete_with(
-    deps: State, order: Order, request: ChatRequest, call: Call, permit: Permit, turn: Turn
+    deps: State, order: Order, request: ChatRequest, permit: Permit, turn: Turn, call: Call
 ) -> Answer:
     begun = time.perf_counter()
     hold = order.hold_request(call.quote, Kind.COMPLETION)

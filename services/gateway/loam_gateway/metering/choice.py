@@ -29,11 +29,17 @@ async def models_for(
 
 async def cheapest(directory: Directory, tenant: Tenant, capability: str) -> Model:
     """The model of the tenant with the lowest prices of those that can do it. Raises NotFoundError."""
-    known = [await directory.model(name) for name in sorted(tenant.models)]
-    able = [model for model in known if model and _can_serve(model, (capability,))]
-    if not able:
+    known = await able(directory, tenant, (capability,))
+    if not known:
         raise NotFoundError(f"the tenant {tenant.name} has no model with the capability {capability}", param="model")
-    return min(able, key=lambda model: prices_of(model).base.input + prices_of(model).base.output)
+    return min(known, key=lambda model: prices_of(model).base.input + prices_of(model).base.output)
+
+
+async def able(directory: Directory, tenant: Tenant, capabilities: Iterable[str]) -> list[Model]:
+    """The models of the tenant that have all `capabilities` and a price, by name."""
+    needed = tuple(capabilities)
+    known = [await directory.model(name) for name in sorted(tenant.models)]
+    return [model for model in known if model and _can_serve(model, needed)]
 
 
 def prices_of(model: Model) -> PriceList:

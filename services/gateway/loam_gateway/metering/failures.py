@@ -1,5 +1,6 @@
 """What a caller is told when the provider did not do its part."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from loam_shared.errors import (
     LoamError,
     ProviderError,
     RateLimitedError,
+    UnavailableError,
 )
 
 
@@ -34,6 +36,10 @@ def _failed(error: ProviderCallError) -> LoamError:
     return ProviderError(f"the model's provider failed: {error.message}", **_facts(error))
 
 
+def _left_alone(error: ProviderCallError) -> LoamError:
+    return UnavailableError(error.message, retry_after=max(1, math.ceil(error.retry_after or 1)))
+
+
 def _facts(error: ProviderCallError) -> dict[str, Any]:
     return {"providerRequestId": error.request_id} if error.request_id else {}
 
@@ -46,4 +52,5 @@ _TELL: dict[FailureKind, Callable[[ProviderCallError], LoamError]] = {
     FailureKind.UNAVAILABLE: _failed,
     FailureKind.UNREACHABLE: _failed,
     FailureKind.REFUSED: _failed,
+    FailureKind.CIRCUIT_OPEN: _left_alone,
 }

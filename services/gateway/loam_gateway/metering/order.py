@@ -51,6 +51,7 @@ class Order:
             agent=self.caller.agent,
             markup_ppm=self.tenant.markup_ppm,
             idempotency=self.claim,
+            byok=quote.free,
         )
 
     def metadata(self) -> dict[str, str]:

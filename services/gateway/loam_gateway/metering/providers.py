@@ -11,7 +11,9 @@ from loam_gateway.adapters import jsonapi
 from loam_gateway.adapters.anthropic import Anthropic
 from loam_gateway.adapters.bedrock import Bedrock
 from loam_gateway.adapters.openai import OpenAI
-from loam_gateway.adapters.provider import MAYBE_BILLED, RETRYABLE, Client, ProviderCallError, Target
+from loam_gateway.adapters.provider import MAYBE_BILLED, RETRYABLE, Client, FailureKind, ProviderCallError, Target
+from loam_gateway.directory.model import Model
+from loam_gateway.metering.breaker import Breaker, Breakers
 from loam_gateway.metering.charge import Charge
 from loam_gateway.metering.order import targets
 from loam_gateway.metrics import Metrics
@@ -25,9 +27,12 @@ _Result = TypeVar("_Result")
 class Provider:
     """All providers, with what is tried when a region does not serve."""
 
-    def __init__(self, clients: Mapping[str, Client], metrics: Metrics, default_region: str) -> None:
+    def __init__(
+        self, clients: Mapping[str, Client], metrics: Metrics, breakers: Breakers, default_region: str
+    ) -> None:
         self._clients = clients
         self._metrics = metrics
+        self._breakers = breakers
         self._default_region = default_region
 
     async def call(self, charge: Charge, do: Callable[[Client, Target], Awaitable[_Result]]) -> _Result:
@@ -35,9 +40,13 @@ class Provider:
         model, failure = charge.quote.model, None
         client = self._clients[model.provider]
         for target in targets(charge.quote, self._default_region):
+            breaker = self._breakers.of(model.name, target.region)
+            if not breaker.admits():
+                failure = failure or _left_alone(model, breaker)
+                continue
             charge.region, charge.sent, begun = target.region, True, time.perf_counter()
             try:
-                with charge.span.calling("attempt", {"cloud.region": target.region}):
+                with breaker.calling(), charge.span.calling("attempt", {"cloud.region": target.region}):
                     result = await do(client, target)
             except ProviderCallError as error:
                 charge.sent = error.kind in MAYBE_BILLED
@@ -61,9 +70,15 @@ class Provider:
             model=model,
             region=target.region,
             kind=error.kind.value,
-            reason=error.message,
+            # What a provider says of an invalid request may quote it.
+            reason="" if error.kind is FailureKind.INVALID else error.message,
             provider_request_id=error.request_id,
         )
+
+
+def _left_alone(model: Model, breaker: Breaker) -> ProviderCallError:
+    message = f'the model "{model.name}" has failed again and again and is left alone for a moment'
+    return ProviderCallError(FailureKind.CIRCUIT_OPEN, message, retry_after=breaker.seconds_left)
 
 
 @contextlib.asynccontextmanager
@@ -75,4 +90,5 @@ async def opened(settings: Settings, metrics: Metrics) -> AsyncIterator[Provider
     }
     async with Bedrock.open(**patience) as bedrock, jsonapi.opened(**patience) as session:
         clients: dict[str, Client] = {"Bedrock": bedrock, "Anthropic": Anthropic(session), "OpenAI": OpenAI(session)}
-        yield Provider(clients, metrics, bedrock.default_region() or _DEFAULT_REGION)
+        breakers = Breakers(settings.circuit_failures, settings.circuit_cooldown_seconds, metrics.breakers)
+        yield Provider(clients, metrics, breakers, bedrock.default_region() or _DEFAULT_REGION)

@@ -4,10 +4,12 @@ from functools import partial
 
 from fastapi import Request, Response
 
+from loam_gateway.auth import tenant_of
 from loam_gateway.completions.embeddings import EmbeddingRequest
 from loam_gateway.completions.request import ChatRequest, TextFormat, parse
 from loam_gateway.directory.model import Principal
 from loam_gateway.metering.answers import Answer
+from loam_gateway.metering.auto import AUTO, with_model
 from loam_gateway.metering.charge import Replayed
 from loam_gateway.metering.chat import ChatStream, complete
 from loam_gateway.metering.desk import order_of
@@ -21,6 +23,8 @@ from loam_gateway.streams.opt_in import resumable
 async def serve_chat(deps: State, request: Request, caller: Principal) -> Response:
     """A chat completion, plain or streamed. Raises LoamError."""
     body = parse(ChatRequest, await request.body())
+    if body.model == AUTO:
+        body = await with_model(deps.directory, await tenant_of(caller, deps), body, needs(body))
     order = await order_of(deps, request, caller, model=body.model, capabilities=needs(body))
     if body.stream:
         return await resumable(deps, request, caller, partial(_stream, deps, order, body))

@@ -15,6 +15,7 @@ from loam_gateway.completions.embeddings import EmbeddingRequest
 from loam_gateway.completions.request import ChatRequest, parse
 from loam_gateway.directory.model import Principal
 from loam_gateway.metering.answers import Answer
+from loam_gateway.metering.auto import AUTO, with_model
 from loam_gateway.metering.charge import Replayed
 from loam_gateway.metering.chat import ChatStream, complete
 from loam_gateway.metering.choice import cheapest
@@ -51,7 +52,7 @@ class Ask(Wire):
     template: str | None = Field(default=None, max_length=80)
     variables: dict[str, Any] | None = None
     messages: list[Turn] = Field(default_factory=list, max_length=10_000)
-    model: str | None = None
+    model: str | None = Field(default=None, min_length=1, max_length=253)
     max_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
 
@@ -60,7 +61,7 @@ class EmbedAsk(Wire):
     """What to embed. Without a model, the cheapest that the tenant may use does it."""
 
     input: str | list[str]
-    model: str | None = None
+    model: str | None = Field(default=None, min_length=1, max_length=253)
 
 
 @router.post("/complete")
@@ -100,7 +101,7 @@ async def _streamed(request: Request, deps: State, caller: Principal) -> Respons
 async def embed_plainly(request: Request, deps: Deps, caller: Embedder) -> Response:
     """``{embeddings, usage}``."""
     ask = parse(EmbedAsk, await request.body())
-    model = ask.model or await _cheapest(deps, caller, "Embed")
+    model = ask.model or (await cheapest(deps.directory, await tenant_of(caller, deps), "Embed")).name
     order = await order_of(deps, request, caller, model=model, capabilities=("Embed",))
     answer = await embed(deps, order, EmbeddingRequest(model=model, input=ask.input))
     made = orjson.loads(answer.body)
@@ -137,10 +138,10 @@ async def _order(deps: State, request: Request, caller: Principal, prompt: _Prom
 async def _prompt(deps: State, request: Request, caller: Principal, *, stream: bool) -> _Prompt:
     ask = parse(Ask, await request.body())
     template = await deps.templates.named(caller.tenant, ask.template) if ask.template is not None else None
-    given = _filled(template, ask) | {"stream": stream}
-    if "model" not in given:
-        given["model"] = await _cheapest(deps, caller, "Stream" if stream else "Chat")
-    return _Prompt(ChatRequest.model_validate(given), template)
+    given = {"model": AUTO} | _filled(template, ask) | {"stream": stream}
+    prompt = _Prompt(ChatRequest.model_validate(given), template)
+    body = await with_model(deps.directory, await tenant_of(caller, deps), prompt.body, prompt.needs)
+    return replace(prompt, body=body)
 
 
 def _filled(template: PromptTemplate | None, ask: Ask) -> dict[str, Any]:
@@ -157,10 +158,6 @@ def _filled(template: PromptTemplate | None, ask: Ask) -> dict[str, Any]:
     if not messages:
         raise InvalidRequestError("messages: write at least one, or name a template", param="messages")
     return given | {"messages": messages}
-
-
-async def _cheapest(deps: State, caller: Principal, capability: str) -> str:
-    return (await cheapest(deps.directory, await tenant_of(caller, deps), capability)).name
 
 
 async def _plain_frames(frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
