@@ -39,6 +39,16 @@ class Replica(GatewayProcess):
         return [first, *others]
 
 
+@asynccontextmanager
+async def replicas_running(replicas: list[Replica]) -> AsyncIterator[None]:
+    """Start gateways at the same time, and stop them so."""
+    try:
+        await asyncio.gather(*(asyncio.to_thread(replica.start) for replica in replicas))
+        yield
+    finally:
+        await asyncio.gather(*(asyncio.to_thread(replica.stop) for replica in replicas))
+
+
 @dataclass
 class Bed:
     """Everything that can be killed. `hold_seconds` is how long a hold outlives its gateway."""

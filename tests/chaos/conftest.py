@@ -1,6 +1,6 @@
 """Three gateways on one database, each server of which a test may kill."""
 
-import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -10,9 +10,10 @@ import pytest_asyncio
 
 from ..services._servers import embedded
 from ..services.gateway._platform import EMBEDDER, HAIKU, LocalBedrock, Servers, TestTenant
-from ._bed import Bed, Replica
+from ._bed import Bed, Replica, replicas_running
 
 HOLD_SECONDS = 8
+SETTINGS = {"LOAM_HOLD_SECONDS": str(HOLD_SECONDS), "LOAM_DRAIN_TIMEOUT": "1", "LOAM_CACHE_SECONDS": "300"}
 
 
 @pytest.fixture(scope="session")
@@ -25,20 +26,23 @@ def folder() -> Iterator[Path]:
 @pytest_asyncio.fixture(scope="session")
 async def bed(folder: Path) -> AsyncIterator[Bed]:
     """Three gateways and what they need."""
-    valkey = embedded.Valkey(folder)
-    with embedded.postgres() as postgres, embedded.seaweedfs("admin", "adminsecret") as s3_endpoint:
+    with (
+        embedded.postgres() as postgres,
+        embedded.seaweedfs("admin", "adminsecret") as s3_endpoint,
+        contextlib.ExitStack() as stack,
+    ):
+        valkey = embedded.Valkey(folder)
         valkey.start()
+        stack.callback(valkey.stop)
         bedrock = LocalBedrock(folder)
-        servers = Servers(postgres.url("postgres"), valkey.url, s3_endpoint, bedrock.url)
-        servers.more |= {"LOAM_HOLD_SECONDS": str(HOLD_SECONDS), "LOAM_DRAIN_TIMEOUT": "1", "LOAM_CACHE_SECONDS": "300"}
+        stack.callback(bedrock.stop)
+        servers = Servers(postgres.url("postgres"), valkey.url, s3_endpoint, bedrock.url, SETTINGS)
         bed = Bed(postgres, valkey, bedrock, Replica.several(3, folder, servers), HOLD_SECONDS, folder, servers)
         await bed.migrate()
-        await asyncio.gather(*(asyncio.to_thread(replica.start) for replica in bed.replicas))
-        bed.replicas[0].model("haiku", HAIKU)
-        bed.replicas[0].model("embedder", EMBEDDER)
-        yield bed
-        await asyncio.gather(*(asyncio.to_thread(server.stop) for server in (*bed.replicas, bedrock)))
-        valkey.stop()
+        async with replicas_running(bed.replicas):
+            bed.replicas[0].model("haiku", HAIKU)
+            bed.replicas[0].model("embedder", EMBEDDER)
+            yield bed
 
 
 @pytest_asyncio.fixture

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from ..services.gateway._platform import say
-from ._bed import Replica
+from ._bed import Replica, replicas_running
 from ._breaker import Breaker
 
 INPUT_NANOS, OUTPUT_NANOS = 250, 1250
@@ -140,9 +140,8 @@ async def wire(bed) -> AsyncIterator[tuple[Breaker, Replica]]:
             "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": breaker.url,
             "LOAM_PROVIDER_READ_TIMEOUT": "1",
         }
-        await asyncio.to_thread(replica.start)
-        yield breaker, replica
-        await asyncio.to_thread(replica.stop)
+        async with replicas_running([replica]):
+            yield breaker, replica
 
 
 @pytest.mark.parametrize("how", ["reset", "close", "silence"])

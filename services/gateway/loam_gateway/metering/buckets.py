@@ -62,6 +62,13 @@ if limit > 0 then
 end
 """
 
+# KEYS: leases. ARGV: lease id, lease seconds.
+_RENEW = """
+local time = redis.call('TIME')
+redis.call('ZADD', KEYS[1], time[1] * 1000 + time[2] / 1000 + ARGV[2] * 1000, ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2] * 1000)
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -103,6 +110,12 @@ async def admit(redis: Redis, ask: Ask) -> Refusal | None:
     )
     admitted, which, wait = await redis.evaluate(_ADMIT, keys, arguments)
     return None if admitted else Refusal(which.decode(), wait)
+
+
+def renew(redis: Redis, ask: Ask) -> None:
+    """Keep the lease for its time anew. Nobody waits for it."""
+    if ask.concurrent_limit:
+        redis.tell(_RENEW, [f"loam:limit:{{{ask.bucket}}}:leases"], (ask.lease, ask.lease_seconds))
 
 
 def finish(redis: Redis, ask: Ask, *, tokens: int) -> None:

@@ -1,15 +1,15 @@
 """Rate limits of tenants. They fail open, saying so: money is guarded by the ledger, which does not."""
 
+import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from loam_gateway.adapters.redis import Redis, RedisUnavailableError
 from loam_gateway.directory.model import Principal, Tenant
 from loam_gateway.metering import buckets
 from loam_gateway.metering.buckets import Ask
-from loam_gateway.metering.charge import LONGEST_SECONDS
 from loam_gateway.metrics import Metrics
 from loam_shared import telemetry
 from loam_shared.errors import RateLimitedError
@@ -19,8 +19,9 @@ _WORDS = {
     "tokensPerMinute": "tokens per minute",
     "concurrentRequests": "requests at once",
 }
-# A gateway that dies gives its places back only when their leases end.
-_LEASE_SECONDS = round(LONGEST_SECONDS) + 60
+# A gateway that dies gives its places back when their leases end; one that lives renews them.
+_LEASE_SECONDS = 10
+_RENEW_SECONDS = _LEASE_SECONDS / 3
 
 
 @dataclass(slots=True)
@@ -43,11 +44,31 @@ async def admitted(
     ask = _ask(tenant, caller, tokens)
     with telemetry.current().child("admission"):
         taken = bool(tenant.limits) and await _admit(redis, metrics, ask)
-    try:
+    if not taken:
         yield permit
+        return
+    try:
+        with _leased(redis, ask):
+            yield permit
     finally:
-        if taken:
-            buckets.finish(redis, ask, tokens=permit.tokens)
+        buckets.finish(redis, ask, tokens=permit.tokens)
+
+
+@contextlib.contextmanager
+def _leased(redis: Redis, ask: Ask) -> Iterator[None]:
+    """Keep the place among the requests at once, also through a Redis that was restarted empty meanwhile."""
+    loop = asyncio.get_running_loop()
+
+    def renew() -> None:
+        nonlocal timer
+        buckets.renew(redis, ask)
+        timer = loop.call_later(_RENEW_SECONDS, renew)
+
+    timer = loop.call_later(_RENEW_SECONDS, renew)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 async def _admit(redis: Redis, metrics: Metrics, ask: Ask) -> bool:
