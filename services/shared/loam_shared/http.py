@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loam_shared import errors
@@ -17,6 +18,7 @@ from loam_shared import errors
 REQUEST_ID = "x-request-id"
 _HEADER = REQUEST_ID.encode()
 _ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 _log = structlog.get_logger()
 
 _BY_STATUS: dict[int, type[errors.LoamError]] = {
@@ -127,7 +129,16 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     response = error_response(kind(str(error.detail)), request_id_of(request))
     response.status_code = error.status_code
     response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["allow"] = ", ".join(_allowed(request))
     return response
+
+
+def _allowed(request: Request) -> list[str]:
+    """All methods of the path: Starlette names those of the first route that has it, which is one of several."""
+    routes: list[BaseRoute] = request.app.routes
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    return [m for m, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
 async def _answer_nobody(_request: Request, _error: Exception) -> Response:

@@ -150,6 +150,11 @@ OPERATIONS: dict[str, Operation] = {
     "POST /v1/auth/keys/{key_id}/rotate": Operation(
         "Keys", "keys:write", answers={200: [shapes.RotatedKeySecret]}, refusals=(404, 409), repeatable=True
     ),
+    "POST /v1/auth/ws-ticket": Operation("WebSocket", answers={201: [shapes.Ticket]}),
+    "GET /v1/streams/{stream_id}": Operation(
+        "Streams", refusals=(404,), events="The events after the one that `last-event-id` names, and all that follow."
+    ),
+    "DELETE /v1/streams/{stream_id}": Operation("Streams", refusals=(404,)),
     "GET /v1/usage": Operation("Usage", "usage:read", answers={200: [shapes.UsageReport]}),
     "GET /v1/usage/budget": Operation("Usage", "usage:read", answers={200: [shapes.CapList]}),
     "PUT /v1/usage/budget": Operation(
@@ -241,7 +246,7 @@ def _responses(found: _Schema, operation: Operation) -> _Schema:
         good = {str(status): _answer(kinds) for status, kinds in operation.answers.items()}
     if operation.events:
         content = good["200"].get("content", {}) if operation.answers or _typed(good["200"]) else {}
-        event_stream = {_EVENTS: {"schema": {"type": "string", "description": operation.events}}}
+        event_stream = {_EVENTS: {"schema": _EVENT | {"description": operation.events}}}
         good["200"] = {"description": "The answer.", "content": content | event_stream}
     for answer in good.values():
         answer["headers"] = _headers(headers)
@@ -258,9 +263,9 @@ def _typed(answer: _Schema) -> bool:
 
 
 def _refusals(found: _Schema, operation: Operation) -> set[int]:
-    if operation.open:
-        return set()
     given = {400} if found.get("parameters") or "requestBody" in found else set()
+    if operation.open:
+        return given
     larger = {413} if "requestBody" in found else set()
     return {401, 403, 503} | given | larger | set(operation.refusals) | set(_METERED if operation.metered else ())
 
@@ -314,7 +319,12 @@ _IDEMPOTENCY_KEY = {
     "in": "header",
     "required": False,
     "description": "The same key with the same body is done once, and answered alike for 24 hours.",
-    "schema": {"type": "string", "maxLength": 255, "pattern": "^[!-~]+$"},
+    "schema": {"type": "string", "maxLength": 255},
+}
+_EVENT: _Schema = {
+    "type": "object",
+    "properties": {"id": {"type": "string"}, "event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
 }
 _FILES: _Schema = {
     "type": "object",

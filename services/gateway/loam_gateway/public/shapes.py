@@ -269,6 +269,13 @@ class SyncQueued(_Plain):
     status: str
 
 
+class Ticket(_Plain):
+    """What opens one WebSocket in place of the key."""
+
+    ticket: str
+    expires_at: datetime
+
+
 class Health(_Plain):
     """Whether requests can be served, and the state of each dependency."""
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BeforeValidator
 
 from loam_gateway.auth import caller_with
 from loam_gateway.completions.request import parse
@@ -24,12 +25,22 @@ Reader = Annotated[Principal, Depends(caller_with("usage:read"))]
 BudgetWriter = Annotated[Principal, Depends(caller_with("budget:write"))]
 
 
+def _spelled_out(value: str) -> str:
+    """Pydantic would take a number for seconds since 1970, or for milliseconds, by its size."""
+    if value.replace(".", "", 1).lstrip("+-").isdigit():
+        raise ValueError("should be a date and time, such as 2026-11-01T00:00:00Z")
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_spelled_out)]
+
+
 @router.get("")
 async def usage(
     deps: Deps,
     caller: Reader,
-    start: Annotated[datetime | None, Query(alias="from")] = None,
-    end: Annotated[datetime | None, Query(alias="to")] = None,
+    start: Annotated[Moment | None, Query(alias="from")] = None,
+    end: Annotated[Moment | None, Query(alias="to")] = None,
     group_by: Annotated[str, Query(alias="groupBy")] = "",
 ) -> Response:
     """Sums of the tenant's entries from `from` to before `to` (UTC); this month when neither is given."""
