@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos lint bench generate lock clean
+.PHONY: help install demo test chaos lint bench bench-gateway bench-litellm generate lock clean
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: ## make .venv with the `loam` command and all that the tests need
 	@$(PYTHON) scripts/venv.py install
@@ -32,6 +32,13 @@ bench: install ## measure the gateway, the ledger and the local platform; figure
 	$(BIN)/python -m tests.bench.gateway
 	$(BIN)/python -m tests.bench.ledger
 	$(BIN)/python -m tests.bench.local_platform
+
+bench-gateway: install ## measure what the gateway adds, beside LiteLLM's proxy where that is installed
+	$(BIN)/python -m tests.bench.gateway
+
+bench-litellm: ## put LiteLLM's proxy into build/litellm, for bench-gateway to measure
+	$(PYTHON) -m venv build/litellm
+	build/litellm/bin/python -m pip install --quiet 'litellm[proxy]'
 
 generate: install ## write what is generated: CRDs and the reference pages
 	$(BIN)/python -m loam_operator.api.generate
