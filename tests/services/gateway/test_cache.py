@@ -1,17 +1,28 @@
 """The response cache: what was answered once is answered again at no cost, and to nobody else."""
 
 import asyncio
+import os
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from loam_gateway.adapters.redis import Redis
+from loam_gateway.cache.entry import Cached
+from loam_gateway.cache.policy import CachePolicy
+from loam_gateway.cache.room import ResponseCache
+from loam_gateway.cache.shelf import Found, Shelf
+from loam_gateway.metrics import Metrics
+from loam_gateway.vault import Vault
 from loam_shared.money import parse_usd
 
-from ._platform import EMBEDDER, HAIKU, GatewayProcess, Servers, TestTenant, say
+from .._servers import embedded
+from .._servers.embedded import HOST
+from ._platform import EMBEDDER, HAIKU, GatewayProcess, Servers, TestTenant, eventually, say
 
 ON = {"LOAM_CACHE_SECONDS": "60"}
 
@@ -154,7 +165,7 @@ def test_another_tenant_never_hits_and_neither_does_a_recreated_one(tenant, gate
 
 
 async def test_fifty_equal_requests_over_two_gateways_make_one_call(tenant, neighbour, entries, faults):
-    faults({"operation": "Converse", "fault": {"delayMs": 500}})
+    faults({"operation": "converse", "fault": {"delayMs": 500}})
     key, body = tenant.new_key(), ask(something())
     clients = [tenant.async_client(key), TestTenant(neighbour, tenant.name, tenant.uid).async_client(key)]
     answers = await asyncio.gather(*(clients[n % 2].chat.completions.create(**body) for n in range(50)))
@@ -164,3 +175,198 @@ async def test_fifty_equal_requests_over_two_gateways_make_one_call(tenant, neig
     found = await asyncio.to_thread(entries)
     assert {kind: n for kind, (n, _, _) in found.items()} == {"completion": 1, "cache_hit": 49}
     assert found["cache_hit"][2] == 49 * found["completion"][1]
+
+
+async def test_a_failed_call_is_not_shared_and_the_next_one_asks_again(tenant, entries, faults):
+    fault = {"delayMs": 300, "error": "400", "message": "no"}
+    faults({"operation": "converse", "times": 1, "fault": fault}, {"operation": "Converse", "fault": {"delayMs": 100}})
+    client, body = tenant.async_client(tenant.new_key()), ask(something())
+    answers = await asyncio.gather(*(client.chat.completions.create(**body) for _ in range(5)), return_exceptions=True)
+    await client.close()
+    assert sorted(type(answer).__name__ for answer in answers) == ["BadRequestError", *["ChatCompletion"] * 4]
+    found = await asyncio.to_thread(entries)
+    assert {kind: n for kind, (n, _, _) in found.items()} == {"completion": 2, "cache_hit": 3}
+
+
+async def test_who_waits_is_answered_though_the_first_hung_up(tenant, gateway, entries, query, faults):
+    faults({"operation": "converse", "fault": {"delayMs": 1500}})
+    client, body = tenant.async_client(tenant.new_key()), ask(something())
+    before = gateway.metric("loam_cache_waits_total")
+
+    async def until(condition: Any, what: str) -> None:
+        await asyncio.to_thread(eventually, condition, what)
+
+    first = asyncio.create_task(client.chat.completions.create(**body))
+    await until(lambda: query("SELECT 1 FROM holds WHERE tenant = $1", tenant.name), "the first is under way")
+    others = [asyncio.create_task(client.chat.completions.create(**body)) for _ in range(3)]
+    await until(lambda: gateway.metric("loam_cache_waits_total") == before + 3, "the others wait")
+    first.cancel()
+    answers = await asyncio.gather(*others)
+    await client.close()
+    assert len({answer.choices[0].message.content for answer in answers}) == 1
+    found = await asyncio.to_thread(entries)
+    assert {kind: n for kind, (n, _, _) in found.items()} == {"completion": 1, "cache_hit": 3}
+
+
+async def test_a_leader_that_is_cancelled_hands_over_in_its_own_gateway_and_beyond(valkey_url):
+    key, policy, vault, metrics = os.urandom(32), CachePolicy(60), Vault(os.urandom(32)), Metrics()
+    async with Redis.open(valkey_url) as redis:
+        one, other = (ResponseCache(redis, vault, metrics) for _ in range(2))
+        asking: asyncio.Queue[str] = asyncio.Queue()
+
+        async def ask_for_ever(name: str, cache: ResponseCache) -> None:
+            async with cache.turn(key, policy) as turn:
+                assert turn.cached is None
+                await asking.put(name)
+                await asyncio.Event().wait()
+
+        async def leads(name: str) -> None:
+            async with asyncio.timeout(2):
+                assert await asking.get() == name
+
+        tasks = {}
+        for name, cache in {"first": one, "second": one, "third": other}.items():
+            tasks[name] = asyncio.create_task(ask_for_ever(name, cache))
+            await asyncio.sleep(0)
+        for name, task in tasks.items():
+            await leads(name)
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+
+async def test_a_gateway_that_dies_while_it_asks_keeps_others_waiting_for_its_lease_only(valkey_url):
+    key, cached = os.urandom(32), Cached({"content": "x"}, "stop", {}, "m", 1)
+    policy, vault, metrics = CachePolicy(60), Vault(os.urandom(32)), Metrics()
+    async with Redis.open(valkey_url) as redis:
+        living = ResponseCache(redis, vault, metrics)
+        dead = Shelf(redis, vault, lease_seconds=0.5)
+        assert await dead.look(key) is Found.NOTHING
+        begun = asyncio.get_running_loop().time()
+
+        async def answered() -> Cached | None:
+            async with living.turn(key, policy) as turn:
+                if turn.cached is None:
+                    turn.keep(cached, 60)
+                return turn.cached
+
+        found = await asyncio.gather(*(answered() for _ in range(3)))
+        assert asyncio.get_running_loop().time() - begun >= 0.4
+        assert found == [None, cached, cached]
+
+
+async def test_a_long_call_keeps_its_lease(valkey_url):
+    key, cached = os.urandom(32), Cached({"content": "x"}, "stop", {}, "m", 1)
+    policy, vault, metrics = CachePolicy(60), Vault(os.urandom(32)), Metrics()
+    async with Redis.open(valkey_url) as redis:
+        one, other = (ResponseCache(redis, vault, metrics, lease_seconds=0.2) for _ in range(2))
+
+        async def waits() -> Cached | None:
+            async with other.turn(key, policy) as turn:
+                return turn.cached
+
+        async with one.turn(key, policy) as turn:
+            waiting = asyncio.create_task(waits())
+            await asyncio.sleep(0.7)
+            turn.keep(cached, 60)
+        assert await waiting == cached
+
+
+def test_without_redis_everything_is_answered_and_calls_of_one_moment_still_share_one(folder, servers, gateway, faults):
+    [port] = embedded.free_ports(1)
+    alone = GatewayProcess(folder, replace(servers, redis_url=f"redis://{HOST}:{port}/0", more=ON)).start()
+    faults({"operation": "converse", "fault": {"delayMs": 500}})
+    tenant = alone.new_tenant()
+    http, body = tenant.http(), ask(something())
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            said = list(threads.map(lambda _: post(http, body).headers["x-loam-cache"], range(8)))
+        assert sorted(said) == ["hit"] * 7 + ["miss"]
+        assert post(http, body).headers["x-loam-cache"] == "miss"
+        assert alone.metric("loam_cache_failed_open_total") > 0
+    finally:
+        tenant.close()
+        alone.stop()
+
+
+def test_an_idempotency_key_is_claimed_and_answered_for_a_hit_too(tenant, entries):
+    http, body = tenant.http(), ask(something())
+    post(http, body)
+    hit, replay = (post(http, body, **{"idempotency-key": "one"}) for _ in range(2))
+    assert (hit.headers["x-loam-cache"], replay.headers["x-loam-replayed"]) == ("hit", "true")
+    assert replay.json() == hit.json()
+    assert entries()["cache_hit"][0] == 1
+    other = http.post("/v1/chat/completions", json=ask("something else"), headers={"idempotency-key": "one"})
+    assert other.status_code == 409
+
+
+def test_nothing_that_was_said_can_be_read_in_redis(tenant, valkey_url):
+    text = something()
+    answer = post(tenant.http(), ask(text)).json()["choices"][0]["message"]["content"]
+
+    async def read() -> bytes:
+        async with Redis.open(valkey_url) as redis:
+            keys = await redis.execute("KEYS", "loam:cache:*")
+            kept = [await redis.execute("GET", key) or b"" for key in keys]
+            return b"\n".join([*keys, *kept])
+
+    kept = asyncio.run(read())
+    assert b"loam:cache" in kept
+    for secret in (text, answer, tenant.name, tenant.uid):
+        assert secret.encode() not in kept
+
+
+def test_a_hit_needs_no_budget_and_an_answer_that_a_budget_cut_short_is_nobody_elses(tenant):
+    http, body = tenant.http(), ask(something(), max_tokens=4000)
+    tenant.put(budget={"monthlyUsd": "0.0006"})
+    cut = post(http, body | {"messages": say("Repeat all of this. " + "many words " * 150)})
+    assert "x-loam-max-tokens" in cut.headers
+    if cut.json()["choices"][0]["finish_reason"] == "length":
+        tenant.put()
+        whole = post(http, body | {"messages": say("Repeat all of this. " + "many words " * 150)})
+        assert whole.headers["x-loam-cache"] == "miss"
+    tenant.put()
+    post(http, body)
+    tenant.put(budget={"monthlyUsd": "0"})
+    assert post(http, body).headers["x-loam-cache"] == "hit"
+    assert http.post("/v1/chat/completions", json=ask("new")).status_code == 402
+
+
+def test_a_template_says_how_long_its_answers_last_and_an_edited_one_starts_anew(tenant, gateway):
+    def put(seconds: int | None, words: str) -> None:
+        content = f"{words} {{{{ what }}}}"
+        template = {
+            "name": "tell",
+            "version": 1,
+            "variables": {"properties": {"what": {"type": "string"}}, "required": ["what"]},
+            "messages": [{"role": "user", "content": content}],
+        } | ({} if seconds is None else {"cacheSeconds": seconds})
+        gateway.put(f"/tenants/{tenant.name}/templates", {"uid": tenant.uid, "templates": [template]})
+
+    http, what = tenant.http(), something()
+
+    def cached(variables: dict[str, str] | None = None) -> bool:
+        body = {"template": "tell", "variables": variables or {"what": what}}
+        return bool(http.post("/v1/complete", json=body).json()["cached"])
+
+    put(None, "Say")
+    assert [cached(), cached(), cached({"what": "else"})] == [False, True, False]
+    put(0, "Say")
+    assert [cached(), cached()] == [False, False]
+    put(60, "Tell")
+    assert [cached(), cached()] == [False, True]
+    plain = {"messages": say(f"Tell {what}"), "model": "haiku"}
+    assert not http.post("/v1/complete", json=plain).json()["cached"]
+    with http.stream("POST", "/v1/stream", json={"template": "tell", "variables": {"what": what}}) as answer:
+        assert answer.headers["x-loam-cache"] == "hit"
+        assert "event: done" in answer.read().decode()
+
+
+def test_what_the_cache_does_shows_in_the_metrics(tenant, gateway):
+    names = [f"loam_cache_{name}_total" for name in ("lookups", "saved_usd")]
+    before = [gateway.metric(name) for name in names]
+    http, body = tenant.http(), ask(something())
+    for _ in range(3):
+        post(http, body)
+    lookups, saved = (gateway.metric(name) - old for name, old in zip(names, before, strict=True))
+    assert lookups == 3
+    assert saved > 0
