@@ -1,6 +1,5 @@
 """Conversations as Converse and Anthropic want them: turns that alternate, made of typed blocks."""
 
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -28,7 +27,7 @@ def turns(messages: list[Message], blocks_of: Callable[[Message, str], list[Bloc
             continue
         role = "assistant" if isinstance(message, AssistantMessage) else "user"
         blocks = blocks_of(message, f"messages.{index}")
-        if not blocks:
+        if all("text" in block and not block["text"].strip() for block in blocks):
             where = f"messages.{index}.content"
             raise InvalidRequestError(f"{where}: the message is empty", param=where)
         if made and made[-1]["role"] == role:
@@ -80,8 +79,3 @@ def arguments_of(call: ToolCall, where: str) -> Any:
     except orjson.JSONDecodeError as error:
         where = f"{where}.function.arguments"
         raise InvalidRequestError(f"{where}: must be JSON, {error}", param=where) from error
-
-
-def tool_use_id(given: str) -> str:
-    """The id of a call in the characters that are taken."""
-    return re.sub(r"[^A-Za-z0-9_-]", "_", given)

@@ -1,6 +1,7 @@
 """From a chat request to the body of Anthropic's Messages."""
 
 import base64
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,6 @@ from loam_gateway.completions.turns import (
     content_parts,
     said_parts,
     system_parts,
-    tool_use_id,
     turns,
 )
 from loam_shared.errors import InvalidRequestError
@@ -82,18 +82,24 @@ def _blocks(message: Message, where: str) -> list[Block]:
 
 
 def _parts(parts: list[UserPart], where: str) -> list[Block]:
-    return [block for index, part in enumerate(parts) for block in _part(part, f"{where}.content.{index}")]
+    blocks: list[Block] = []
+    for index, part in enumerate(parts):
+        if block := _part(part, f"{where}.content.{index}"):
+            blocks.append(block)
+        if blocks and part.cache_control:
+            blocks[-1] |= _CACHED
+    return blocks
 
 
-def _part(part: UserPart, where: str) -> list[Block]:
-    mark = _CACHED if part.cache_control else {}
+def _part(part: UserPart, where: str) -> Block | None:
     if isinstance(part, ImagePart):
         media_type, data = inline(part.image_url.url, IMAGES, where)
         media_type = f"image/{IMAGES[media_type]}"
-        return [{"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}} | mark]
+        return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
     if isinstance(part, FilePart):
-        return [_document(part.file, where) | mark]
-    return [{"type": "text", "text": part.text} | mark] if part.text.strip() else []
+        return _document(part.file, where)
+    # Anthropic refuses texts of white space alone.
+    return {"type": "text", "text": part.text} if part.text.strip() else None
 
 
 def _document(file: FileData, where: str) -> Block:
@@ -114,7 +120,7 @@ def _decoded(data: str, where: str) -> str:
 
 def _tool_result(message: ToolMessage, where: str) -> Block:
     content = _parts(content_parts(message.content), where)
-    result: Block = {"type": "tool_result", "tool_use_id": tool_use_id(message.tool_call_id), "content": content}
+    result: Block = {"type": "tool_result", "tool_use_id": _tool_use_id(message.tool_call_id), "content": content}
     return result | ({"is_error": True} if message.is_error else {})
 
 
@@ -123,7 +129,7 @@ def _assistant_blocks(message: AssistantMessage, where: str) -> list[Block]:
     blocks += [_text(text, cached=cached) for text, cached in said_parts(message)]
     for index, call in enumerate(message.tool_calls or ()):
         arguments = arguments_of(call, f"{where}.tool_calls.{index}")
-        blocks.append({"type": "tool_use", "id": tool_use_id(call.id), "name": call.function.name, "input": arguments})
+        blocks.append({"type": "tool_use", "id": _tool_use_id(call.id), "name": call.function.name, "input": arguments})
     return blocks
 
 
@@ -152,6 +158,10 @@ def _choice(tools: Plan, request: ChatRequest) -> Block:
     else:
         choice = {"type": "any"} if tools.must == ANY else {"type": "tool", "name": tools.must}
     return choice | ({"disable_parallel_tool_use": True} if request.parallel_tool_calls is False else {})
+
+
+def _tool_use_id(given: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", given)
 
 
 def input_tokens(body: dict[str, Any], encoded_bytes: int) -> int:

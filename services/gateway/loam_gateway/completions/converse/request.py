@@ -30,7 +30,6 @@ from loam_gateway.completions.turns import (
     content_parts,
     said_parts,
     system_parts,
-    tool_use_id,
     turns,
 )
 
@@ -128,8 +127,8 @@ class _Blocks:
         for index, part in enumerate(parts):
             if block := self._part(part, f"{where}.content.{index}"):
                 blocks.append(block)
-                if part.cache_control:
-                    blocks.append(_CACHE_POINT)
+            if blocks and part.cache_control:
+                blocks.append(_CACHE_POINT)
         return blocks
 
     def _part(self, part: UserPart, where: str) -> Block | None:
@@ -138,7 +137,7 @@ class _Blocks:
             return {"image": {"format": IMAGES[media_type], "source": {"bytes": data}}}
         if isinstance(part, FilePart):
             return self._document(part.file, where)
-        return {"text": part.text} if part.text.strip() else None
+        return {"text": part.text} if part.text else None
 
     def _document(self, file: FileData, where: str) -> Block:
         media_type, data = inline(file.file_data, _DOCUMENTS, where)
@@ -150,7 +149,7 @@ class _Blocks:
 
     def _tool_result(self, message: ToolMessage, where: str) -> Block:
         content = self._parts(content_parts(message.content), where) or [{"text": "(no output)"}]
-        result: Block = {"toolUseId": tool_use_id(message.tool_call_id), "content": content}
+        result: Block = {"toolUseId": _tool_use_id(message.tool_call_id), "content": content}
         return {"toolResult": result | ({"status": "error"} if message.is_error else {})}
 
 
@@ -162,7 +161,7 @@ def _assistant_blocks(message: AssistantMessage, where: str) -> list[Block]:
             blocks.append(_CACHE_POINT)
     for index, call in enumerate(message.tool_calls or ()):
         arguments = arguments_of(call, f"{where}.tool_calls.{index}")
-        blocks.append({"toolUse": {"toolUseId": tool_use_id(call.id), "name": call.function.name, "input": arguments}})
+        blocks.append({"toolUse": {"toolUseId": _tool_use_id(call.id), "name": call.function.name, "input": arguments}})
     return blocks
 
 
@@ -186,3 +185,7 @@ def _spec(offer: Offer) -> list[Block]:
     if offer.strict:
         spec["strict"] = True
     return [{"toolSpec": spec}, *([_CACHE_POINT] if offer.cached else [])]
+
+
+def _tool_use_id(given: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.:-]", "_", given)
