@@ -15,17 +15,17 @@ _RAISE = """
 WITH rungs AS MATERIALIZED (
     SELECT name, percent::integer AS percent
     FROM tenants, jsonb_array_elements_text(settings -> 'budget' -> 'alertPercents') AS percent WHERE active
+), passed AS MATERIALIZED (
+    SELECT a.id AS account, r.percent, a.cap FROM accounts AS a JOIN rungs AS r ON r.name = a.tenant
+    WHERE a.cap > 0 AND a.retired_at IS NULL AND a.scope <> 'run' AND a.window_end > now() + $1 - interval '1 hour'
+      AND {passed}
+    EXCEPT SELECT account, percent, cap FROM budget_alerts WHERE window_end > now() + $1 - interval '1 hour'
 ), raised AS (
     INSERT INTO budget_alerts (
         account, tenant, scope, subject, period, window_start, window_end, percent, cap, spent)
-    SELECT a.id, a.tenant, a.scope, a.subject, a.period, a.window_start, a.window_end, r.percent, a.cap, a.posted
-    FROM accounts AS a JOIN rungs AS r ON r.name = a.tenant
-    WHERE a.cap > 0 AND a.retired_at IS NULL AND a.scope <> 'run'
-      AND a.window_end > clock_timestamp() + $1 - interval '1 hour'
-      AND {passed}
-      AND NOT EXISTS (
-          SELECT FROM budget_alerts AS b WHERE (b.account, b.percent, b.cap) = (a.id, r.percent, a.cap))
-      AND (SELECT count(*) FROM budget_alerts AS b WHERE b.account = a.id) < $2
+    SELECT a.id, a.tenant, a.scope, a.subject, a.period, a.window_start, a.window_end, p.percent, p.cap, a.posted
+    FROM passed AS p JOIN accounts AS a ON a.id = p.account
+    WHERE (SELECT count(*) FROM budget_alerts AS b WHERE b.account = a.id) < $2
     ON CONFLICT DO NOTHING
     RETURNING id, tenant
 ), queued AS (
@@ -38,7 +38,9 @@ WITH rungs AS MATERIALIZED (
 )
 SELECT count(*) FROM raised
 """
-_PASSED = _RAISE.format(passed="a.posted::numeric * 100 >= a.cap::numeric * r.percent")
+# posted * 100 >= cap * percent, without leaving 64 bits.
+_REACHED = "a.posted >= a.cap / 100 * {percent} + (a.cap % 100 * {percent} + 99) / 100"
+_PASSED = _RAISE.format(passed=_REACHED.format(percent="r.percent"))
 # Calls are refused as soon as they do not fit, so hardly any cap is ever spent to its last nano-dollar. That one was
 # refused counts as all of it, where so much is spent that it was no matter of one huge call.
 _USED_UP = _RAISE.format(
