@@ -6,7 +6,7 @@ import uvloop
 from pydantic import ValidationError
 
 from loam_gateway import migrations
-from loam_gateway.ledger.verify import main as verify_ledger
+from loam_gateway.ledger import commands as ledger
 from loam_gateway.settings import DatabaseSettings, Settings
 from loam_shared import logging
 
@@ -16,17 +16,17 @@ def main() -> int:
     choices = commands.add_subparsers(dest="command")
     choices.add_parser("serve", help="serve the three listeners (the default)")
     choices.add_parser("migrate", help="bring the database's schema up to date")
-    ledger = choices.add_parser("ledger", help="work on the ledger").add_subparsers(dest="action", required=True)
-    ledger.add_parser("verify", help="recompute every account from its entries and holds, and name the differences")
+    ledger.add_to(choices.add_parser("ledger", help="check the ledger, or write it out"))
     arguments = commands.parse_args()
     try:
-        return _run(arguments.command or "serve")
+        return _run(arguments)
     except ValidationError as error:
         print(f"loam-gateway: {_sentence(error)}", file=sys.stderr)  # noqa: T201 - the one sentence for who started it
         return 2
 
 
-def _run(command: str) -> int:
+def _run(arguments: argparse.Namespace) -> int:
+    command = arguments.command or "serve"
     if command == "serve":
         return _serve(Settings())
     database = DatabaseSettings()
@@ -34,7 +34,7 @@ def _run(command: str) -> int:
     if command == "migrate":
         migrations.upgrade(database.database_url)
         return 0
-    return asyncio.run(verify_ledger(database.database_url))
+    return asyncio.run(ledger.run(arguments, database.database_url))
 
 
 def _serve(settings: Settings) -> int:

@@ -55,6 +55,8 @@ class Settings(DatabaseSettings):
     """The largest body of a request that is no upload."""
     database_connections: int = Field(default=16, ge=4)
     """The most connections to PostgreSQL."""
+    ledger_retention_months: int = Field(default=24, ge=1)
+    """How many whole months entries are kept after the one they are of; the audit log is kept for ever."""
 
     cors_origins: Annotated[frozenset[str], NoDecode] = frozenset()
     """Origins of web pages that may call the public listener, separated by commas, as `https://app.example.com`."""

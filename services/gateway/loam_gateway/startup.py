@@ -118,7 +118,13 @@ async def _database(settings: Settings, stack: contextlib.AsyncExitStack) -> _Da
     async with contextlib.AsyncExitStack() as attempt:
         pool = await postgres.connect(settings.database_url, settings.database_connections)
         attempt.push_async_callback(pool.close)
-        ledger = await attempt.enter_async_context(Ledger(pool))
+        ledger = await attempt.enter_async_context(
+            Ledger(
+                pool,
+                retention_months=settings.ledger_retention_months,
+                batches=runtime.metrics.ledger_batch.observe,
+            )
+        )
         stack.push_async_exit(attempt.pop_all())
         return _Database(pool, ledger)
 

@@ -101,8 +101,17 @@ async def test_it_can_be_run_while_the_money_goes_on(customer, ledger, open_ledg
     await spending
 
 
-async def test_the_command_says_so_and_its_exit_code_too(database_url, customer, capsys):
-    assert await verify.main(database_url) in (0, 1)
-    assert "open holds" in capsys.readouterr().out
-    assert await verify.main("postgresql://loam@127.0.0.1:1/none") == 2
-    assert "PostgreSQL does not answer" in capsys.readouterr().err
+async def test_the_report_says_so_and_names_every_difference(spent, capsys):
+    async with spent.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        before = await verify.report(connection)
+        await connection.execute(_TAMPERED["posted"][0], spent.name)
+        after = await verify.report(connection)
+        await transaction.rollback()
+    assert (before, after) == (0, 1)
+    said = capsys.readouterr().out
+    assert "open holds: it adds up" in said
+    assert f"({spent.name} tenant , day from" in said
+    assert "posted is 55, should be 60" in said
+    assert "1 differences" in said

@@ -28,10 +28,11 @@ _log = structlog.get_logger()
 class Batcher:
     """Takes tickets and answers each one exactly once, however often the database goes away in between."""
 
-    def __init__(self, pool: Pool, clock: Clock) -> None:
+    def __init__(self, pool: Pool, clock: Clock, batches: Callable[[int], object]) -> None:
         self._pool = pool
         self._clock = clock
         self._accounts = Accounts()
+        self._batches = batches
         self._waiting: list[Ticket] = []
         self._wake = asyncio.Event()
         self._closing = False
@@ -80,6 +81,7 @@ class Batcher:
                 if not self._waiting and not self._closing:
                     self._wake.clear()
                 if batch:
+                    self._batches(len(batch))
                     await self._commit(batch)
         finally:
             self._waiting = [*batch, *self._waiting]

@@ -43,7 +43,8 @@ class Ledger:
     """Money of all tenants, as several gateways share it through one database.
 
     `patience` is how many seconds a caller waits for a hold, `reap_seconds` how often expired holds are looked for,
-    and `retention_months` how long entries are kept. `clock_offset` shifts the database's clock, for tests.
+    and `retention_months` how long entries are kept. `batches` is told how many tickets each batch has.
+    `clock_offset` shifts the database's clock, for tests.
     """
 
     def __init__(
@@ -54,15 +55,21 @@ class Ledger:
         patience: float = 10,
         reap_seconds: float = 5,
         retention_months: int = 24,
+        batches: Callable[[int], object] = lambda _size: None,
     ) -> None:
         self._pool = pool
         self._clock = Clock(clock_offset)
-        self._batcher = Batcher(pool, self._clock)
+        self._batcher = Batcher(pool, self._clock, batches)
         self._patience = patience
         self._reap_seconds = reap_seconds
         self._retention_months = retention_months
         self._upkeep: asyncio.Task[None] | None = None
         self._refusing: set[int] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many tickets wait for the next batch."""
+        return self._batcher.waiting
 
     async def start(self) -> None:
         """Begin to serve. Raises UnavailableError when the database's schema is not there."""

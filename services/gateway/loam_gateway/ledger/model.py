@@ -245,5 +245,5 @@ class Difference:
     """Something in the ledger that does not add up, in words and figures."""
 
     what: str
-    expected: int
-    found: int
+    expected: int | None
+    found: int | None

@@ -3,7 +3,6 @@
 import sys
 from datetime import timedelta
 
-from loam_gateway.adapters import postgres
 from loam_gateway.adapters.postgres import Pool
 from loam_gateway.ledger.model import Difference
 
@@ -16,18 +15,12 @@ async def differences(pool: Pool, clock_offset: timedelta = timedelta()) -> list
     return [Difference(**row) for row in await pool.fetch(_DIFFERENCES, clock_offset)]
 
 
-async def main(database_url: str) -> int:
-    """Say on standard output whether the ledger adds up. The exit code is 0 if it does, 1 if not, 2 if unknown."""
-    try:
-        pool = await postgres.connect(database_url, 1)
-    except postgres.FAILURES as error:
-        sys.stderr.write(f"the ledger cannot be read: PostgreSQL does not answer ({error})\n")
-        return 2
-    async with pool:
-        found = await differences(pool)
-        size = await pool.fetchrow(_SIZE)
+async def report(pool: Pool) -> int:
+    """Say on standard output whether the ledger adds up. Returns 0 if it does, 1 if not."""
+    found = await differences(pool)
+    size = await pool.fetchrow(_SIZE)
     for difference in found:
-        sys.stdout.write(f"{difference.what} is {difference.found}, should be {difference.expected} nano-dollars\n")
+        sys.stdout.write(f"{difference.what} is {difference.found}, should be {difference.expected}\n")
     verdict = f"{len(found)} differences" if found else "it adds up"
     sys.stdout.write("ledger: {} accounts, {} entries, {} open holds: {}\n".format(*(size or ()), verdict))
     return 1 if found else 0
