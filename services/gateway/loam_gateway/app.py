@@ -16,6 +16,7 @@ from loam_gateway.internal import ROUTERS as INTERNAL
 from loam_gateway.metrics import CountAnswers
 from loam_gateway.public import ROUTERS as PUBLIC
 from loam_gateway.public.origins import open_to_pages
+from loam_gateway.public.origins import open_to_pages
 from loam_gateway.state import Runtime
 from loam_shared import http, telemetry
 
@@ -24,7 +25,7 @@ _log = structlog.get_logger()
 
 def public(runtime: Runtime) -> Door:
     """What callers reach with their API keys."""
-    return Door(open_to_pages(_app("public", PUBLIC, runtime), runtime.settings), runtime)
+    return Door(open_to_pages(open_to_pages(_app("public", PUBLIC, runtime), runtime.settings), runtime.settings), runtime)
 
 
 def internal(runtime: Runtime) -> ASGIApp:

@@ -6,7 +6,7 @@ import socket
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 # What the kernel may hold for a client that does not read; the default is several megabytes each.
-_SEND_BUFFER_BYTES = 256 * 1024
+_SEND_BUFFER_BYTES = 64 * 1024
 
 
 class Protocol(WebSocketsSansIOProtocol):
