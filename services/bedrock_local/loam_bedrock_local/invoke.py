@@ -23,7 +23,7 @@ _COHERE_EMBED: Json = {
     "embedding_types": [("float",)],
 }
 _COHERE_TEXTS = 96
-_COHERE_RERANK: Json = {"query!": str, "documents!": [str], "top_n": int}
+_COHERE_RERANK: Json = {"query!": str, "documents!": [str], "top_n": int, "api_version": int}
 _MALFORMED = "Malformed input request: {}, please reformat your input and try again."
 
 

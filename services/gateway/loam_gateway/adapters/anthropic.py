@@ -37,6 +37,14 @@ class Anthropic:
         async with self._api.events(_url(target), _headers(target), body) as events:
             yield _told(events)
 
+    async def count(self, target: Target, body: bytes) -> int:
+        """The input tokens of a message. Raises ProviderCallError."""
+        answer, request_id = await self._api.post(f"{_url(target)}/count_tokens", _headers(target), body)
+        counted = answer.get("input_tokens")
+        if not isinstance(counted, int):
+            raise ProviderCallError(FailureKind.BROKEN_OFF, "Anthropic did not count", request_id)
+        return counted
+
     async def invoke(self, target: Target, body: bytes) -> Reply:
         """Raises ProviderCallError: Anthropic has nothing but chats."""
         del target, body

@@ -5,7 +5,9 @@ path signs and reads events with botocore's own parts, without its client, which
 """
 
 import contextlib
+import re
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -22,6 +24,7 @@ from loam_gateway.adapters.provider import Event, FailureKind, ProviderCallError
 
 _SERVICE = "bedrock-runtime"
 _SIGNING_NAME = "bedrock"
+_PROFILE = re.compile(r"^(?:us|us-gov|eu|apac|jp|au|ca|global)\.")
 
 
 _KINDS = {
@@ -70,6 +73,13 @@ class Bedrock:
         """One answer of a model with a shape of its own, such as embeddings. Raises ProviderCallError."""
         async with self._call(target, "invoke", body) as response:
             return _reply(response, await response.read())
+
+    async def count(self, target: Target, body: bytes) -> int:
+        """The input tokens that CountTokens counts. Raises ProviderCallError."""
+        # It knows models, not the inference profiles that lead to them.
+        model = replace(target, model_id=_PROFILE.sub("", target.model_id))
+        async with self._call(model, "count-tokens", body) as response:
+            return int(_reply(response, await response.read()).body["inputTokens"])
 
     @contextlib.asynccontextmanager
     async def stream(self, target: Target, body: bytes) -> AsyncIterator[AsyncIterator[Event]]:

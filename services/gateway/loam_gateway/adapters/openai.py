@@ -27,6 +27,11 @@ class OpenAI:
         async with self._api.events(_url(target, "chat/completions"), _headers(target), body) as events:
             yield _told(events)
 
+    async def count(self, target: Target, body: bytes) -> int:
+        """Raises ProviderCallError: tokens are not counted before."""
+        del target, body
+        raise ProviderCallError(FailureKind.REFUSED, "OpenAI does not count tokens beforehand")
+
     async def invoke(self, target: Target, body: bytes) -> Reply:
         """Embeddings. Raises ProviderCallError."""
         return await self._post(target, "embeddings", body)

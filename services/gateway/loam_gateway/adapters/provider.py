@@ -81,5 +81,8 @@ class Client(Protocol):
     def stream(self, target: Target, body: bytes) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
         """The events of a chat's answer as they come. Leaving the context early ends the call at the provider."""
 
+    async def count(self, target: Target, body: bytes) -> int:
+        """The input tokens of a chat, as the provider counts them before it is begun."""
+
     async def invoke(self, target: Target, body: bytes) -> Reply:
         """One answer of a model that does not chat: embeddings, rankings."""

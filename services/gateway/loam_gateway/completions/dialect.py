@@ -26,6 +26,9 @@ class ChatCall(Protocol):
     def encoded(self, max_tokens: int, metadata: Mapping[str, str], *, stream: bool) -> bytes:
         """The provider's body for an answer of at most `max_tokens`. `metadata` is for the provider's own logs."""
 
+    def countable(self) -> bytes | None:
+        """What the provider takes to count the input's tokens; None where it does not count."""
+
     def said(self, reply: dict[str, Any]) -> Said:
         """What the provider's whole answer says."""
 

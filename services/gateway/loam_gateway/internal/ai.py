@@ -8,7 +8,7 @@ from joserfc.jwk import KeySet
 
 from loam_gateway.auth import internal_caller
 from loam_gateway.directory.model import Principal
-from loam_gateway.metering.serve import serve_chat, serve_embeddings
+from loam_gateway.metering.serve import serve_chat, serve_embeddings, serve_rerank
 from loam_gateway.state import Deps
 
 router = APIRouter(prefix="/internal/v1")
@@ -33,3 +33,9 @@ async def chat_completions(
 async def embeddings(request: Request, deps: Deps, caller: Annotated[Principal, Depends(internal_caller)]) -> Response:
     """As the public one."""
     return await serve_embeddings(deps, request, caller)
+
+
+@router.post("/rerank")
+async def rerank(request: Request, deps: Deps, caller: Annotated[Principal, Depends(internal_caller)]) -> Response:
+    """``{model, query, documents, top_n?}`` → ``{results: [{index, relevance_score}], usage}``, the best first."""
+    return await serve_rerank(deps, request, caller)

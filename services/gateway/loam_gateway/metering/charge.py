@@ -52,6 +52,7 @@ class Quote:
     prices: PriceList
     input_tokens: int
     output_tokens: int = 0
+    queries: int = 0
     api_key: str | None = field(default=None, repr=False)
 
     @property
@@ -64,7 +65,7 @@ class Quote:
         """The most that everything but the output can cost."""
         price = self.prices.dearest(self.input_tokens)
         dearest = max(price.input, price.cache_read, price.cache_write)
-        return 0 if self.free else price_of(self.input_tokens, dearest)
+        return 0 if self.free else price_of(self.input_tokens, dearest) + price_of(self.queries, price.queries)
 
     @property
     def output_nanos_per_million(self) -> int:
@@ -129,7 +130,7 @@ class Charge:
         bound = self.quote.fixed_nanos + price_of(output, self.quote.output_nanos_per_million)
         return Settlement(
             cost_nanos=min(bound, self.hold.nanos),
-            tokens=Tokens(input=self.quote.input_tokens, output=output),
+            tokens=Tokens(input=self.quote.input_tokens, output=output, queries=self.quote.queries),
             price=self.quote.prices.dearest(self.quote.input_tokens),
             outcome=Outcome.CUT,
             estimated=True,

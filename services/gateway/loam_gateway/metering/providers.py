@@ -14,7 +14,7 @@ from loam_gateway.adapters.openai import OpenAI
 from loam_gateway.adapters.provider import MAYBE_BILLED, RETRYABLE, Client, FailureKind, ProviderCallError, Target
 from loam_gateway.directory.model import Model
 from loam_gateway.metering.breaker import Breaker, Breakers
-from loam_gateway.metering.charge import Charge
+from loam_gateway.metering.charge import Charge, Quote
 from loam_gateway.metering.order import targets
 from loam_gateway.metrics import Metrics
 from loam_gateway.settings import Settings
@@ -61,6 +61,15 @@ class Provider:
                 return result
         assert failure is not None
         raise failure
+
+    async def count(self, quote: Quote, body: bytes) -> int | None:
+        """The input tokens as the provider counts them; None when it does not, for whatever reason."""
+        target = next(targets(quote, self._default_region))
+        try:
+            return await self._clients[quote.model.provider].count(target, body)
+        except ProviderCallError as error:
+            _log.info("tokens were not counted", model=quote.model.name, kind=error.kind.value, reason=error.message)
+            return None
 
     def _note(self, target: Target, charge: Charge, error: ProviderCallError) -> None:
         model = charge.quote.model.name

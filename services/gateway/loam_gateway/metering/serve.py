@@ -7,6 +7,7 @@ from fastapi import Request, Response
 from loam_gateway.auth import tenant_of
 from loam_gateway.completions.embeddings import EmbeddingRequest
 from loam_gateway.completions.request import ChatRequest, TextFormat, parse
+from loam_gateway.completions.rerank import RerankRequest
 from loam_gateway.directory.model import Principal
 from loam_gateway.metering.answers import Answer
 from loam_gateway.metering.auto import AUTO, with_model
@@ -15,6 +16,7 @@ from loam_gateway.metering.chat import ChatStream, complete
 from loam_gateway.metering.desk import order_of
 from loam_gateway.metering.embed import embed
 from loam_gateway.metering.order import Order
+from loam_gateway.metering.rerank import rerank
 from loam_gateway.sse import EventStream
 from loam_gateway.state import State
 from loam_gateway.streams.opt_in import resumable
@@ -36,6 +38,13 @@ async def serve_embeddings(deps: State, request: Request, caller: Principal) -> 
     body = parse(EmbeddingRequest, await request.body())
     order = await order_of(deps, request, caller, model=body.model, capabilities=("Embed",))
     return respond(await embed(deps, order, body))
+
+
+async def serve_rerank(deps: State, request: Request, caller: Principal) -> Response:
+    """A ranking of documents. Raises LoamError."""
+    body = parse(RerankRequest, await request.body())
+    order = await order_of(deps, request, caller, model=body.model, capabilities=("Rerank",))
+    return respond(await rerank(deps, order, body))
 
 
 def needs(body: ChatRequest) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from loam_gateway.completions.request import ChatRequest
 
 __all__ = ["anthropic"]
 
+_COUNTED = frozenset({"model", "messages", "system", "tools", "tool_choice", "thinking", "output_config"})
+
 
 @dataclass(slots=True)
 class AnthropicCall:
@@ -36,6 +38,10 @@ class AnthropicCall:
         """See ChatCall. Of the metadata Anthropic takes an opaque user only, for which the key stands."""
         user = {"user_id": metadata.get("loam-key", "")}
         return spliced(self._body, {"max_tokens": max_tokens, "stream": stream, "metadata": user})
+
+    def countable(self) -> bytes | None:
+        """See ChatCall."""
+        return orjson.dumps({name: value for name, value in self.messages.body.items() if name in _COUNTED})
 
     def said(self, reply: dict[str, Any]) -> Said:
         """See ChatCall."""

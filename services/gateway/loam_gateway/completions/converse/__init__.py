@@ -15,6 +15,8 @@ from loam_gateway.completions.request import ChatRequest
 
 __all__ = ["Converse", "ConverseCall", "converse", "to_converse"]
 
+_COUNTED = frozenset({"messages", "system", "toolConfig", "additionalModelRequestFields"})
+
 
 @dataclass(slots=True)
 class ConverseCall:
@@ -38,6 +40,11 @@ class ConverseCall:
         del stream  # The body is the same: Bedrock has an operation of its own for streams.
         inference = self.converse.inference | {"maxTokens": max_tokens}
         return spliced(self._body, {"inferenceConfig": inference, "requestMetadata": metadata})
+
+    def countable(self) -> bytes | None:
+        """See ChatCall."""
+        body = {name: value for name, value in self.converse.body.items() if name in _COUNTED}
+        return orjson.dumps({"input": {"converse": body}})
 
     def said(self, reply: dict[str, Any]) -> Said:
         """See ChatCall."""

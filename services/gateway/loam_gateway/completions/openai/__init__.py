@@ -40,6 +40,10 @@ class OpenAICall:
             more |= {"stream": True, "stream_options": {"include_usage": True}}
         return spliced(self._body, more)
 
+    def countable(self) -> bytes | None:
+        """See ChatCall: OpenAI does not count beforehand."""
+        return None
+
     def said(self, reply: dict[str, Any]) -> Said:
         """See ChatCall."""
         return said(reply)
