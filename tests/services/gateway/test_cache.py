@@ -215,8 +215,8 @@ async def test_a_leader_that_is_cancelled_hands_over_in_its_own_gateway_and_beyo
         asking: asyncio.Queue[str] = asyncio.Queue()
 
         async def ask_for_ever(name: str, cache: ResponseCache) -> None:
-            async with cache.turn(key, policy) as turn:
-                assert turn.cached is None
+            with cache.turn(key, policy) as turn:
+                assert await turn.answer() is None
                 await asking.put(name)
                 await asyncio.Event().wait()
 
@@ -240,14 +240,17 @@ async def test_a_gateway_that_dies_while_it_asks_keeps_others_waiting_for_its_le
     async with Redis.open(valkey_url) as redis:
         living = ResponseCache(redis, vault, metrics)
         dead = Shelf(redis, vault, lease_seconds=0.5)
-        assert await dead.look(key) is Found.NOTHING
+        taken = dead.look(key)
+        assert taken is not None
+        assert dead.found(key, await taken) is Found.NOTHING
         begun = asyncio.get_running_loop().time()
 
         async def answered() -> Cached | None:
-            async with living.turn(key, policy) as turn:
-                if turn.cached is None:
+            with living.turn(key, policy) as turn:
+                found = await turn.answer()
+                if found is None:
                     turn.keep(cached, 60)
-                return turn.cached
+                return found
 
         found = await asyncio.gather(*(answered() for _ in range(3)))
         assert asyncio.get_running_loop().time() - begun >= 0.4
@@ -261,10 +264,11 @@ async def test_a_long_call_keeps_its_lease(valkey_url):
         one, other = (ResponseCache(redis, vault, metrics, lease_seconds=0.2) for _ in range(2))
 
         async def waits() -> Cached | None:
-            async with other.turn(key, policy) as turn:
-                return turn.cached
+            with other.turn(key, policy) as turn:
+                return await turn.answer()
 
-        async with one.turn(key, policy) as turn:
+        with one.turn(key, policy) as turn:
+            assert await turn.answer() is None
             waiting = asyncio.create_task(waits())
             await asyncio.sleep(0.7)
             turn.keep(cached, 60)
@@ -359,6 +363,18 @@ def test_a_template_says_how_long_its_answers_last_and_an_edited_one_starts_anew
     with http.stream("POST", "/v1/stream", json={"template": "tell", "variables": {"what": what}}) as answer:
         assert answer.headers["x-loam-cache"] == "hit"
         assert "event: done" in answer.read().decode()
+
+
+def test_a_call_that_is_refused_keeps_nobody_from_asking(tenant, neighbour):
+    tenant.put(rateLimit={"requestsPerMinute": 1})
+    key, body = tenant.new_key(), ask(something())
+    http = tenant.http(key)
+    post(http, ask(something()))
+    assert http.post("/v1/chat/completions", json=body).status_code == 429
+    tenant.put(rateLimit={})
+    other = TestTenant(neighbour, tenant.name, tenant.uid)
+    assert post(other.http(key), body).elapsed.total_seconds() < 5
+    other.close()
 
 
 def test_what_the_cache_does_shows_in_the_metrics(tenant, gateway):

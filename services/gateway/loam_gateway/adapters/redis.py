@@ -64,6 +64,10 @@ class Redis:
         """What a Lua script answers, which Redis keeps by its hash. Raises RedisUnavailableError."""
         return await self._asked(_evaluation(script, keys, args))
 
+    def ask(self, script: str, keys: Sequence[Value], args: Sequence[Value]) -> "asyncio.Future[Any]":
+        """`evaluate` for who has more to ask before waiting, so that it goes in one round trip. Raises as that does."""
+        return self._asked(_evaluation(script, keys, args))
+
     def tell(self, script: str, keys: Sequence[Value], args: Sequence[Value]) -> None:
         """Run a script of which nobody waits to hear; it runs before all that is asked later."""
         if self._link is not None:

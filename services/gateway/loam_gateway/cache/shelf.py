@@ -1,9 +1,11 @@
 """Kept answers in Redis, and the leases by which gateways agree on who asks the provider."""
 
+import asyncio
 import secrets
 from enum import Enum
+from typing import Any
 
-from loam_gateway.adapters.redis import Redis
+from loam_gateway.adapters.redis import Redis, RedisUnavailableError
 from loam_gateway.cache.entry import Cached
 from loam_gateway.vault import Vault
 
@@ -17,6 +19,8 @@ if holder and holder ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 return 1
 """
+# KEYS: answer. The answer, or 1.
+_READ = "return redis.call('GET', KEYS[1]) or 1"
 # KEYS: answer, lease. ARGV: gateway, answer, milliseconds to keep it.
 _KEEP = """
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
@@ -36,7 +40,7 @@ class Found(Enum):
 
 
 class Shelf:
-    """Answers by key, encrypted. All of it may be lost, and nothing is ever waited for but `look` and `read`."""
+    """Answers by key, encrypted. All of it may be lost, and nobody waits for anything but what is looked for."""
 
     def __init__(self, redis: Redis, vault: Vault, lease_seconds: float) -> None:
         self._redis = redis
@@ -44,17 +48,28 @@ class Shelf:
         self._gateway = secrets.token_hex(8)
         self._lease_ms = round(lease_seconds * 1000)
 
-    async def look(self, key: bytes) -> Cached | Found:
-        """The answer, or whose it is to ask for it; in one round trip. Raises RedisUnavailableError."""
-        found = await self._redis.evaluate(_LOOK, _both(key), (self._gateway, self._lease_ms))
-        if not isinstance(found, bytes):
-            return Found(found)
-        return Cached.unsealed(self._vault, key, found) or Found.NOTHING
+    def look(self, key: bytes) -> "asyncio.Future[Any] | None":
+        """Ask for the answer, or else for the lease; `found` reads the reply. None when Redis is away."""
+        return self._begun(_LOOK, key)
 
-    async def read(self, key: bytes) -> Cached | None:
-        """The answer, if there is one. Raises RedisUnavailableError."""
-        found = await self._redis.execute("GET", _answer(key))
-        return Cached.unsealed(self._vault, key, found) if found is not None else None
+    def read(self, key: bytes) -> "asyncio.Future[Any] | None":
+        """Ask for the answer alone; otherwise as `look`."""
+        return self._begun(_READ, key)
+
+    def found(self, key: bytes, reply: Any) -> Cached | Found:
+        """The answer, or whose it is to ask for it."""
+        if not isinstance(reply, bytes):
+            return Found(reply)
+        return Cached.unsealed(self._vault, key, reply) or Found.NOTHING
+
+    def _begun(self, script: str, key: bytes) -> "asyncio.Future[Any] | None":
+        try:
+            reply = self._redis.ask(script, _both(key), (self._gateway, self._lease_ms))
+        except RedisUnavailableError:
+            return None
+        # Who asked may be refused or gone before the reply is there; then nobody misses it.
+        reply.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return reply
 
     def keep(self, key: bytes, cached: Cached, seconds: float) -> None:
         """Keep the answer, if it is not too large, and give the lease back."""

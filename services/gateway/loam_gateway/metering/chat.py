@@ -18,7 +18,8 @@ from loam_gateway.ledger.model import Kind, Tokens
 from loam_gateway.metering import bounds, calls, reuse, traces
 from loam_gateway.metering.answers import Answer, cost_headers, remaining_header
 from loam_gateway.metering.calls import Call
-from loam_gateway.metering.charge import Charge, Replayed, charged
+from loam_gateway.metering.charge import Charge, Replayed
+from loam_gateway.metering.counted import charged_chat
 from loam_gateway.metering.failures import told
 from loam_gateway.metering.hedge import hedged
 from loam_gateway.metering.limits import Permit, admitted
@@ -33,15 +34,16 @@ async def complete(deps: State, order: Order, request: ChatRequest) -> Answer:
     """The whole answer, posted. Raises LoamError."""
     first = calls.prepared(order, request, order.models[0])
     estimate = bounds.estimate_tokens(first.quote.input_tokens)
-    async with admitted(deps.redis, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit:
-        try:
-            async with reuse.turn_of(deps, order, request) as turn:
-                if turn.cached is None:
+    with reuse.turn_of(deps, order, request) as turn:
+        async with admitted(deps.redis, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit:
+            try:
+                cached = await turn.answer()
+                if cached is None:
                     return await _complete_with_any(deps, order, request, first, permit, turn)
                 permit.tokens = 0
-                return await reuse.completion_from(deps, order, request, first, turn.cached)
-        except Replayed as replayed:
-            return Answer.unsealed(deps.vault, replayed.answer)
+                return await reuse.completion_from(deps, order, request, first, cached)
+            except Replayed as replayed:
+                return Answer.unsealed(deps.vault, replayed.answer)
 
 
 async def _complete_with_any(
@@ -66,8 +68,7 @@ async def _complete_with(
     deps: State, order: Order, request: ChatRequest, permit: Permit, turn: Turn, call: Call
 ) -> Answer:
     begun = time.perf_counter()
-    hold = order.hold_request(call.quote, Kind.COMPLETION)
-    async with charged(deps.ledger, deps.metrics, hold, call.quote) as charge:
+    async with charged_chat(deps, order, call, Kind.COMPLETION) as charge:
         body = call.body(order, charge, stream=False)
         reply = await deps.provider.call(charge, partial(_whole, body))
         said = calls.read(call, reply)
@@ -104,7 +105,6 @@ class ChatStream:
         self._order = order
         self._request = request
         self._with_usage = with_usage
-        self._key = reuse.cache_key(order, request)
         self._begun = False
         self.headers: dict[str, str] = {}
 
@@ -124,16 +124,17 @@ class ChatStream:
         deps, order = self._deps, self._order
         first = calls.prepared(order, self._request, order.models[0])
         estimate = bounds.estimate_tokens(first.quote.input_tokens)
-        async with admitted(deps.redis, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit:
-            cached = await deps.cache.read(self._key, order.cache)
-            if cached is not None:
-                permit.tokens = 0
-                for chunk in await self._from_cache(first, cached):
-                    yield chunk
-                return
-            async with contextlib.aclosing(self._chunks_of_any(first, permit)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+        with reuse.turn_of(deps, order, self._request, alone=True) as self._turn:
+            async with admitted(deps.redis, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit:
+                cached = await self._turn.answer()
+                if cached is not None:
+                    permit.tokens = 0
+                    for chunk in await self._from_cache(first, cached):
+                        yield chunk
+                    return
+                async with contextlib.aclosing(self._chunks_of_any(first, permit)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
 
     async def _from_cache(self, call: Call, cached: Cached) -> list[Chunk]:
         """All chunks of an answer that was given before; its entry is posted."""
@@ -162,9 +163,8 @@ class ChatStream:
 
     async def _chunks_of(self, call: Call, permit: Permit) -> AsyncGenerator[Chunk, None]:
         deps, begun = self._deps, time.perf_counter()
-        hold = self._order.hold_request(call.quote, Kind.STREAM)
         async with (
-            charged(deps.ledger, deps.metrics, hold, call.quote) as charge,
+            charged_chat(deps, self._order, call, Kind.STREAM) as charge,
             contextlib.AsyncExitStack() as stack,
         ):
             opening = partial(_opened, stack, call.body(self._order, charge, stream=True))
@@ -217,7 +217,7 @@ class ChatStream:
         said = Said(message, listener.finish, usage)
         cached = reuse.cacheable(charge, said, usage_of(usage, charge.cost_nanos(usage.tokens)), self.headers)
         if cached is not None:
-            self._deps.cache.keep(self._key, cached, reuse.seconds_of(self._order, cached))
+            self._turn.keep(cached, reuse.seconds_of(self._order, cached))
 
     def _sealed(self, chunks: list[Chunk]) -> bytes:
         """The whole answer, as it is kept for the Idempotency-Key."""

@@ -1,6 +1,5 @@
 """Serving an answer that the cache has, and giving it one: an entry that costs nothing, and says what was saved."""
 
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -33,9 +32,9 @@ def cache_key(order: Order, request: ChatRequest) -> bytes:
     return key_of(order.tenant.uid, named.name, named.model_id, request, order.cache.template)
 
 
-def turn_of(deps: State, order: Order, request: ChatRequest) -> AbstractAsyncContextManager[Turn]:
-    """The turn of a plain call."""
-    return deps.cache.turn(cache_key(order, request), order.cache)
+def turn_of(deps: State, order: Order, request: ChatRequest, *, alone: bool = False) -> Turn:
+    """The turn of a call. A stream takes it alone: its caller wants the first word soon, not another's last."""
+    return deps.cache.turn(cache_key(order, request), order.cache, alone=alone)
 
 
 def listener_of(order: Order) -> Listener:
