@@ -69,17 +69,22 @@ async def test_a_hold_settles_in_the_windows_that_it_was_taken_in(customer, open
     assert await morning.verify() == []
 
 
-async def test_a_window_that_turns_under_load_neither_loses_nor_gains_budget(customer, open_ledger):
-    midnight = next_midnight()
-    ledgers = [await open_ledger(ahead=until(midnight) - timedelta(seconds=0.5)) for _ in range(2)]
-    await ledgers[0].set_policy(customer.cap(1000))
+@pytest.mark.parametrize("period", [Period.DAY, Period.MONTH])
+async def test_a_window_that_turns_under_load_neither_loses_nor_gains_budget(customer, open_ledger, period):
+    turn = window(period, datetime.now(UTC) + timedelta(days=1))[1]
+    ledgers = [await open_ledger(ahead=until(turn) - timedelta(seconds=0.5)) for _ in range(2)]
+    await ledgers[0].set_policy(customer.cap(1000, period=period))
+
+    refusals = []
 
     async def spend(ledger):
         granted_in = []
-        while datetime.now(UTC) + ledger._clock.offset < midnight + timedelta(seconds=0.5):
+        while datetime.now(UTC) + ledger._clock.offset < turn + timedelta(seconds=0.5):
+            asked_at = datetime.now(UTC) + ledger._clock.offset
             try:
                 hold = granted(await ledger.hold(customer.request(10)))
-            except BudgetExceededError:
+            except BudgetExceededError as refusal:
+                refusals.append((asked_at, datetime.fromisoformat(refusal.details["resetsAt"])))
                 continue
             granted_in.append((await ledger.settle(hold, paid(10)), hold.held_at)[1])
         return granted_in
@@ -87,9 +92,24 @@ async def test_a_window_that_turns_under_load_neither_loses_nor_gains_budget(cus
     taken = [
         moment for moments in await asyncio.gather(*(spend(ledgers[n % 2]) for n in range(16))) for moment in moments
     ]
-    assert sum(moment < midnight for moment in taken) == 100
-    assert sum(moment >= midnight for moment in taken) == 100
+    assert sum(moment < turn for moment in taken) == 100
+    assert sum(moment >= turn for moment in taken) == 100
+    assert all(asked_at < ends for asked_at, ends in refusals)
+    entries = await customer.entries()
+    assert sorted(entry["held_at"] for entry in entries) == sorted(taken)
     assert await ledgers[0].verify() == []
+
+
+async def test_nobody_is_refused_by_a_window_that_is_over_where_a_clock_is_behind(customer, open_ledger):
+    midnight = next_midnight()
+    evening = await open_ledger(ahead=until(midnight) - timedelta(minutes=5))
+    morning = await open_ledger(ahead=until(midnight) + timedelta(seconds=5))
+    await evening.set_policy(customer.cap(100))
+    await evening.settle(granted(await evening.hold(customer.request(100))), paid(100))
+    await morning.hold(customer.request(0))
+    morning._clock.set(midnight - timedelta(seconds=1))
+    hold = granted(await morning.hold(customer.request(100)))
+    assert (hold.remaining_nanos, hold.held_at >= midnight) == (0, True)
 
 
 async def test_the_months_to_come_are_ready_before_they_begin(customer, open_ledger):

@@ -195,13 +195,14 @@ BEGIN
 END $$;
 
 -- Admit requests one by one, in the order of their arrival; the holds of those that are granted are still to be written.
+-- Nobody is refused by a window that is over: whose gateway's clock is behind the database's asks again, in the next one.
 CREATE FUNCTION ledger_consider(
     requests hold_request[], account_ids bigint[], rooms bigint[], repeated boolean, moment timestamptz)
 RETURNS hold_answer[] LANGUAGE plpgsql AS $$
 DECLARE
     objections text[] := ledger_objections(requests, moment);
     takes_holds boolean[] := ARRAY(
-        SELECT a.id IS NOT NULL AND a.retired_at IS NULL
+        SELECT a.id IS NOT NULL AND a.retired_at IS NULL AND a.window_end > moment
         FROM unnest(account_ids) WITH ORDINALITY AS w(id, slot) LEFT JOIN accounts AS a USING (id) ORDER BY w.slot);
     answers hold_answer[] := '{}';
     answer hold_answer;
