@@ -6,6 +6,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
+_REFUSALS = {401: "auth", 402: "budget", 403: "auth", 413: "size", 429: "rate"}
+_EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
+
 __all__ = ["CONTENT_TYPE_LATEST", "CountAnswers", "Metrics"]
 
 
@@ -80,6 +83,23 @@ class Metrics:
             "loam_cache_failed_open", "Lookups that were left out because Redis did not answer.", registry=self.registry
         )
 
+        self.refusals = Counter(
+            "loam_refusals",
+            "Callers' requests that were refused: budget, rate, auth (no good key, or not for this) or size.",
+            ("reason",),
+            registry=self.registry,
+        )
+        self.holds = Gauge("loam_holds_open", "Calls of this gateway with money held for them.", registry=self.registry)
+        self.streams = Gauge("loam_streams_open", "Answers that are being streamed.", registry=self.registry)
+        self.ledger_batch = Histogram(
+            "loam_ledger_batch_tickets",
+            "Holds, settlements and renewals that went through the ledger in one transaction.",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+            registry=self.registry,
+        )
+        self.ledger_queue = Gauge(
+            "loam_ledger_queue_tickets", "Tickets that wait for the next batch.", registry=self.registry
+        )
         self.websockets = Gauge("loam_websockets", "Open WebSocket connections.", registry=self.registry)
 
     def exposition(self) -> bytes:
@@ -92,7 +112,7 @@ class CountAnswers:
 
     def __init__(self, app: ASGIApp, metrics: Metrics, listener: str) -> None:
         self._app = app
-        self._requests = metrics.requests
+        self._metrics = metrics
         self._listener = listener
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,10 +121,25 @@ class CountAnswers:
             await self._app(scope, receive, send)
             return
 
+        streaming = False
+
         async def counted(message: Message) -> None:
+            nonlocal streaming
             if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", "none")
-                self._requests.labels(self._listener, route, str(message["status"])).inc()
+                self._count(scope, message["status"])
+                if not streaming and _EVENT_STREAM in message.get("headers", ()):
+                    streaming = True
+                    self._metrics.streams.inc()
             await send(message)
 
-        await self._app(scope, receive, counted)
+        try:
+            await self._app(scope, receive, counted)
+        finally:
+            if streaming:
+                self._metrics.streams.dec()
+
+    def _count(self, scope: Scope, status: int) -> None:
+        route = getattr(scope.get("route"), "path", "none")
+        self._metrics.requests.labels(self._listener, route, str(status)).inc()
+        if self._listener == "public" and (reason := _REFUSALS.get(status)):
+            self._metrics.refusals.labels(reason).inc()

@@ -99,7 +99,7 @@ async def _database_when_up(
     deadline, pause = loop.time() + patience, _FIRST_PAUSE
     while not stop.is_set():
         try:
-            return await _database(runtime.settings, stack)
+            return await _database(runtime, stack)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             # Callers are told the reason, which is why the address in `error` is left to the log.
             runtime.reason, detail = "PostgreSQL does not answer", str(error) or "it took too long"
@@ -114,7 +114,8 @@ async def _database_when_up(
     return None
 
 
-async def _database(settings: Settings, stack: contextlib.AsyncExitStack) -> _Database:
+async def _database(runtime: Runtime, stack: contextlib.AsyncExitStack) -> _Database:
+    settings, metrics = runtime.settings, runtime.metrics
     async with contextlib.AsyncExitStack() as attempt:
         pool = await postgres.connect(settings.database_url, settings.database_connections)
         attempt.push_async_callback(pool.close)
@@ -122,9 +123,10 @@ async def _database(settings: Settings, stack: contextlib.AsyncExitStack) -> _Da
             Ledger(
                 pool,
                 retention_months=settings.ledger_retention_months,
-                batches=runtime.metrics.ledger_batch.observe,
+                batches=metrics.ledger_batch.observe,
             )
         )
+        metrics.ledger_queue.set_function(lambda: ledger.waiting)
         stack.push_async_exit(attempt.pop_all())
         return _Database(pool, ledger)
 

@@ -188,7 +188,7 @@ def test_a_gateway_whose_database_is_away_lives_and_is_not_ready(folder, servers
     with process.popen() as started:
         try:
             live = f"{process.public}/v1/health?live=true"
-            eventually(lambda: _status(live) == 200, "it did not come to life")
+            eventually(lambda: _status(live) == 200, "it did not come to life", 30)
             ready = httpx.get(f"{process.public}/v1/health")
             assert ready.status_code == 503
             assert "127.0.0.1" not in ready.text
@@ -326,3 +326,49 @@ def test_changes_of_configuration_count_within_a_second_and_without_a_restart(ga
     soon(lambda: ask().status_code == 200, "lifting the limit")
     tenant.new_key("k-changing", scopes=("ai:embed",))
     soon(lambda: ask().status_code == 401, "the key's new secret")
+
+
+def value_of(gateway, name, **labels):
+    """One sample of a metric; 0 when there is none yet."""
+    wanted = {f'{label}="{value}"' for label, value in labels.items()}
+    for line in httpx.get(f"{gateway.admin}/metrics").text.splitlines():
+        sample, _, value = line.rpartition(" ")
+        if sample.partition("{")[0] == name and all(label in sample for label in wanted):
+            return float(value)
+    return 0.0
+
+
+def test_open_holds_and_streams_are_counted_while_they_are_open(gateway, tenant, faults):
+    before = {name: value_of(gateway, name) for name in ("loam_holds_open", "loam_streams_open")}
+    batches = value_of(gateway, "loam_ledger_batch_tickets_count")
+    faults({"contains": tenant.name, "fault": {"text": "word " * 10, "eventDelayMs": 100}})
+    reader = Reader(tenant.http())
+    assert {name: value_of(gateway, name) - count for name, count in before.items()} == dict.fromkeys(before, 1.0)
+    reader.wait()
+    eventually(lambda: before == {name: value_of(gateway, name) for name in before}, "something stayed open")
+    assert value_of(gateway, "loam_ledger_batch_tickets_count") >= batches + 2
+    assert value_of(gateway, "loam_ledger_queue_tickets") == 0
+
+
+def test_refusals_are_counted_by_reason(gateway, tenant):
+    def refusals():
+        return {
+            reason: value_of(gateway, "loam_refusals_total", reason=reason) for reason in ("auth", "budget", "rate")
+        }
+
+    before, http = refusals(), tenant.http()
+    http.post("/v1/chat/completions", json=CHAT, headers={"authorization": "Bearer loam_x"})
+    tenant.put(rateLimit={"requestsPerMinute": 1}, budget={"monthlyUsd": "0"})
+    eventually(lambda: http.post("/v1/chat/completions", json=CHAT).status_code == 429, "no limit was reached")
+    after = refusals()
+    assert all(after[reason] > before[reason] for reason in before), (before, after)
+
+
+def test_metrics_have_no_labels_that_callers_write(gateway, tenant):
+    word = f"w{secrets.token_hex(8)}"
+    http = tenant.http()
+    http.get(f"/{word}")
+    http.post("/v1/chat/completions", json=CHAT | {"model": word, "user": word})
+    http.get(f"/v1/pipelines/{word}/documents/{word}")
+    http.request(word.upper(), "/v1/models")
+    assert word not in httpx.get(f"{gateway.admin}/metrics").text.lower()

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import asyncpg
 import structlog
@@ -57,6 +57,11 @@ class Batcher:
             self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
+
+    @property
+    def waiting(self) -> int:
+        """How many tickets wait for the next batch."""
+        return len(self._waiting)
 
     def put(self, ticket: Ticket) -> None:
         """Queue a ticket; the next batch takes it along."""

@@ -184,7 +184,7 @@ async def charged(ledger: Ledger, metrics: Metrics, request: HoldRequest, quote:
         hold = await _held(ledger, request)
     if isinstance(hold, Replay):
         raise Replayed(hold.answer)
-    with traces.call(request, quote.model) as span:
+    with metrics.holds.track_inprogress(), traces.call(request, quote.model) as span:
         charge = Charge(ledger, metrics, hold, quote, span)
         try:
             async with _kept(ledger, hold):
