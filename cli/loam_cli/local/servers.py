@@ -32,6 +32,8 @@ _INHERITED = (
     "SSL_CERT_DIR",
     "COVERAGE_PROCESS_START",
 )
+# A laptop has no mail server of its own; who has one may name it.
+_MAIL = ("LOAM_SMTP_URL", "LOAM_ALERTS_FROM")
 _BEDROCK_KEY = "AWS_BEARER_TOKEN_BEDROCK"
 _LOCAL_REGION = "us-east-1"
 
@@ -196,7 +198,8 @@ class Servers:
             "AWS_ENDPOINT_URL_S3": addresses.url("storage"),
             "AWS_ENDPOINT_URL_IAM": addresses.url("storage"),
         }
-        return _environment(loam | self._storage_administrator() | self._bedrock_environment())
+        mail = {name: os.environ[name] for name in _MAIL if name in os.environ}
+        return _environment(loam | mail | self._storage_administrator() | self._bedrock_environment())
 
     def _storage_administrator(self) -> dict[str, str]:
         return {
