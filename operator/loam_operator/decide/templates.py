@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from loam_operator.cluster import Manifest
 from loam_operator.decide.facts import Fact, fails, holds
 from loam_operator.seen import SeenTenant
-from loam_shared.contracts.templates import MOST_TEMPLATES, PromptTemplate
+from loam_shared.contracts.templates import MOST_CHARACTERS, MOST_TEMPLATES, PromptTemplate
 from loam_shared.templates import TemplateError, parse
 
 TEMPLATES_READY = "TemplatesReady"
@@ -30,14 +30,16 @@ class Found:
 
 def templates(seen: SeenTenant, place: Fact) -> Found:
     """What the ConfigMaps of the tenant's namespace hold, once it is the tenant's."""
-    return _read(seen.template_maps) if place.status == "True" else Found()
+    return found_in(seen.template_maps) if place.status == "True" else Found()
 
 
-def _read(config_maps: Sequence[Manifest]) -> Found:
+def found_in(config_maps: Sequence[Manifest]) -> Found:
     """Of two that say the same name and version, the first by name of ConfigMap and key serves."""
     good: dict[str, tuple[str, PromptTemplate]] = {}
     faults: list[str] = []
+    left = MOST_CHARACTERS
     for place, text in _files(config_maps):
+        left -= len(text)
         try:
             template = parse(text)
         except TemplateError as error:
@@ -45,8 +47,9 @@ def _read(config_maps: Sequence[Manifest]) -> Found:
             continue
         if template.label in good:
             faults.append(f"{place}: {template.label} is already in {good[template.label][0]}")
-        elif len(good) == MOST_TEMPLATES:
-            faults.append(f"{place}: a tenant may have {MOST_TEMPLATES} templates, and this is one more")
+        elif len(good) == MOST_TEMPLATES or left < 0:
+            limit = f"{MOST_TEMPLATES} templates of {MOST_CHARACTERS} characters together"
+            faults.append(f"{place}: a tenant may have {limit}, and this is more")
         else:
             good[template.label] = place, template
     return Found(tuple(template for _, template in good.values()), tuple(faults))

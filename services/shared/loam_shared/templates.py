@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jsonschema
+import orjson
 import yaml
 from pydantic import ValidationError
 
@@ -38,7 +39,11 @@ def parse(text: str) -> PromptTemplate:
 
 
 def check(template: PromptTemplate) -> None:
-    """Raises TemplateError when a hole has no variable, a variable no hole, or a call could leave a hole empty."""
+    """Raises TemplateError when a hole has no variable, a variable no hole, or a call could leave a hole empty.
+
+    Also for what cannot be kept: numbers beyond 64 bits, and the character U+0000.
+    """
+    _check_storable(template)
     filled = {name for turn in template.messages for name in holes(turn.content)}
     declared = template.variables.properties
     _refuse(filled - declared.keys(), "is used in messages, but not declared in variables.properties")
@@ -83,6 +88,15 @@ def pieces(content: str) -> Iterator[tuple[str, str | None]]:
 def holes(content: str) -> list[str]:
     """The names of the variables in `content`. Raises TemplateError as `pieces` does."""
     return [name for _, name in pieces(content) if name is not None]
+
+
+def _check_storable(template: PromptTemplate) -> None:
+    try:
+        written = orjson.dumps(template.model_dump(by_alias=True))
+    except orjson.JSONEncodeError as error:
+        raise TemplateError(f"it cannot be written as JSON: {error}") from error
+    if b"\\u0000" in written.replace(b"\\\\", b""):
+        raise TemplateError("it has the character U+0000, which cannot be kept")
 
 
 def _literal(text: str) -> str:

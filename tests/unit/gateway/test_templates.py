@@ -91,6 +91,15 @@ def test_a_value_in_many_places_cannot_fill_the_memory(monkeypatch: pytest.Monke
             "the default of variables.a",
         ),
         (
+            HEAD + 'messages: [{role: user, content: "x\\0"}]',
+            "U+0000",
+        ),
+        (
+            HEAD + "messages: [{role: user, content: x}]\nresponseFormat:\n"
+            "  {type: json_schema, json_schema: {name: a, schema: {maximum: 99999999999999999999}}}",
+            "JSON",
+        ),
+        (
             HEAD + "messages: [{role: user, content: x}]\nresponseFormat: {type: json_schema}",
             "responseFormat",
         ),

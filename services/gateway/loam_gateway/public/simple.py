@@ -12,6 +12,7 @@ from pydantic import Field
 
 from loam_gateway.auth import caller_with, tenant_of
 from loam_gateway.completions.embeddings import EmbeddingRequest
+from loam_gateway.completions.reply import Chunk
 from loam_gateway.completions.request import ChatRequest, parse
 from loam_gateway.directory.model import Principal
 from loam_gateway.metering.answers import Answer
@@ -32,6 +33,7 @@ from loam_shared.contracts.templates import PromptTemplate
 from loam_shared.errors import InvalidRequestError
 
 router = APIRouter(prefix="/v1")
+_DONE = frame({}, "done")
 Completer = Annotated[Principal, Depends(caller_with("ai:complete"))]
 Embedder = Annotated[Principal, Depends(caller_with("ai:embed"))]
 
@@ -87,14 +89,13 @@ async def _streamed(request: Request, deps: State, caller: Principal) -> Respons
     prompt = await _prompt(deps, request, caller, stream=True)
     order = await _order(deps, request, caller, prompt)
     stream = ChatStream(deps, order, prompt.body, with_usage=True)
-    frames = _plain_frames(stream.frames())
+    events = _events(stream.chunks())
     try:
-        first = await anext(frames)
+        first = await anext(events)
     except Replayed as replayed:
         kept = Answer.unsealed(deps.vault, replayed.answer)
-        events = b"".join(_plain(line) for line in kept.body.split(b"\n\n"))
-        return respond(Answer(events, kept.headers | prompt.headers, kept.media_type))
-    return EventStream(first, frames, stream.headers | prompt.headers)
+        return respond(Answer(_replayed(kept.body), kept.headers | prompt.headers, kept.media_type))
+    return EventStream(first, events, stream.headers | prompt.headers)
 
 
 @router.post("/embed")
@@ -160,23 +161,25 @@ def _filled(template: PromptTemplate | None, ask: Ask) -> dict[str, Any]:
     return given | {"messages": messages}
 
 
-async def _plain_frames(frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    async with aclosing(frames):
-        async for data in frames:
-            for event in data.split(b"\n\n"):
-                if plain := _plain(event):
-                    yield plain
+async def _events(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if event := _event(chunk):
+                yield event
+    yield _DONE
 
 
-def _plain(event: bytes) -> bytes:
+def _replayed(frames: bytes) -> bytes:
+    """The events of an answer that was kept as OpenAI's frames."""
+    data = (event.removeprefix(b"data: ") for event in frames.split(b"\n\n"))
+    return b"".join(_event(orjson.loads(chunk)) for chunk in data if chunk.startswith(b"{")) + _DONE
+
+
+def _event(chunk: Chunk) -> bytes:
     """One of OpenAI's chunks as an event of ours; nothing for one that says nothing here."""
-    data = event.removeprefix(b"data: ")
-    if data == b"[DONE]":
-        return frame({}, "done")
-    chunk: dict[str, Any] = orjson.loads(data) if data else {}
     if usage := chunk.get("usage"):
         return frame(_usage(usage), "usage")
-    texts = [choice["delta"].get("content") for choice in chunk.get("choices", ())]
+    texts = [choice["delta"].get("content") for choice in chunk["choices"]]
     return frame({"text": texts[0]}, "token") if texts and texts[0] else b""
 
 

@@ -14,6 +14,8 @@ LONGEST_FILE = 65_536
 """Characters of one template's file."""
 MOST_TEMPLATES = 200
 """Templates that a tenant may have of its own."""
+MOST_CHARACTERS = 2**21
+"""Characters of all files of a tenant together."""
 
 TemplateName = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 VariableName = Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
