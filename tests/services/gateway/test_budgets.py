@@ -256,6 +256,25 @@ def test_usage_adds_up_by_model_and_user(tenant):
     assert sum(parse_usd(row["costUsd"]) for row in rows) == parse_usd(total["costUsd"]) > 0
 
 
+@pytest.mark.parametrize(
+    ("query_string", "status"),
+    [
+        ("from=2026-01-01&to=2026-01-01", 200),
+        ("from=2026-01-01T00:00:00%2B02:00", 200),
+        ("to=2026-01-15", 200),
+        ("groupBy=model,model", 200),
+        ("from=2026-02-01&to=2026-01-01", 400),
+        ("from=0001-01-01T00:00:00%2B14:00", 400),
+        ("groupBy=shoe", 400),
+    ],
+)
+def test_usage_says_what_it_summed_or_what_is_wrong_with_the_question(tenant, query_string, status):
+    answer = tenant.http().get(f"/v1/usage?{query_string}")
+    assert answer.status_code == status, answer.text
+    if query_string.startswith("to"):
+        assert answer.json()["from"] == "2026-01-01T00:00:00+00:00"
+
+
 def test_a_tenant_with_a_bedrock_key_of_its_own_pays_nothing_here(tenant, query):
     own = [{"provider": "Bedrock", "secret": "bedrock-api-key-of-the-tenant"}]
     tenant.put(budget={"monthlyUsd": "0"}, providerCredentials=own)

@@ -1,7 +1,9 @@
 """Every metered thing is one immutable entry, posted once, in the windows that it was held in."""
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -234,9 +236,50 @@ async def test_usage_sums_the_entries_by_what_is_asked_for(customer, ledger):
     ]
     [total] = await ledger.usage(customer.name, start, end)
     assert (total.requests, total.cost_nanos, total.tokens) == (3, 60, Tokens(input=60))
-    assert await ledger.usage(customer.name, end, end) == [type(total)({}, 0, Tokens(), 0, 0, 0, 0)]
+    assert await ledger.usage(customer.name, end, end) == [type(total)({}, 0, Tokens(), 0, 0, 0, 0, 0, 0)]
     with pytest.raises(InvalidRequestError, match="cannot group by shoe size"):
         await ledger.usage(customer.name, start, end, ("shoe size",))
+
+
+@pytest.mark.parametrize(
+    ("dimension", "groups"),
+    [
+        ("model", {"claude-haiku": 3, "titan": 1}),
+        ("user", {"ada": 2, None: 2}),
+        ("key", {"backend": 4}),
+        ("pipeline", {"handbook": 1, None: 3}),
+        ("agent", {"researcher": 1, None: 3}),
+        ("run", {"run-1": 1, None: 3}),
+        ("kind", {"completion": 2, "embedding": 1, "cache_hit": 1}),
+        ("provider", {"": 1, "Bedrock": 3}),
+    ],
+)
+async def test_usage_can_be_grouped_by_each_dimension(customer, ledger, dimension, groups):
+    wishes = [
+        {"user": "ada", "pipeline": "handbook"},
+        {"user": "ada", "agent": "researcher", "run": "run-1", "byok": True},
+        {"model": "titan", "kind": Kind.EMBEDDING},
+    ]
+    for wish in wishes:
+        await ledger.settle(granted(await ledger.hold(customer.request(0, **wish))), Settlement(0, provider="Bedrock"))
+    await ledger.record(customer.request(kind=Kind.CACHE_HIT), Settlement(0, saving_nanos=9))
+    posted = await customer.entries()
+    start, end = posted[0]["held_at"], posted[-1]["held_at"] + timedelta(microseconds=1)
+    rows = await ledger.usage(customer.name, start, end, (dimension,))
+    assert {row.group[dimension]: row.requests for row in rows} == groups
+    assert [sum(getattr(row, name) for row in rows) for name in ("cached", "byok", "saving_nanos")] == [1, 1, 9]
+    assert await ledger.usage(customer.name, start, end - timedelta(microseconds=1)) != []
+    assert await ledger.usage("another", start, end, (dimension,)) == []
+
+
+async def test_usage_by_day_falls_into_calendar_days(customer, ledger, open_ledger):
+    tomorrow = await open_ledger(ahead=timedelta(days=1))
+    for each in (ledger, tomorrow, tomorrow):
+        await each.settle(granted(await each.hold(customer.request(1))), paid(1))
+    posted = await customer.entries()
+    rows = await ledger.usage(customer.name, posted[0]["held_at"], posted[-1]["held_at"] + timedelta(days=1), ("day",))
+    days = [entry["held_at"].date().isoformat() for entry in posted]
+    assert [(row.group["day"], row.requests) for row in rows] == sorted(Counter(days).items())
 
 
 async def test_the_budget_shows_every_cap_before_and_after_the_first_request(customer, ledger):

@@ -229,7 +229,11 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """Sums over the entries that share `group` (one value per dimension asked for)."""
+    """Sums over the entries that share `group` (one value per dimension asked for).
+
+    `estimated`, `cached` and `byok` count those of the requests whose cost is a bound, that the response cache
+    answered, and that the tenant's own credentials paid for.
+    """
 
     group: dict[str, str | None]
     requests: int
@@ -238,6 +242,8 @@ class UsageRow:
     markup_nanos: int
     saving_nanos: int
     estimated: int
+    cached: int
+    byok: int
 
 
 @dataclass(frozen=True, slots=True)

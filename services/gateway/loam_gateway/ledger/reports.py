@@ -10,6 +10,7 @@ from loam_gateway.ledger.accounts import FOREVER, keys_of
 from loam_gateway.ledger.model import Balance, Period, Scope, Tokens, UsageRow
 from loam_shared.errors import InvalidRequestError
 
+_MOST_ROWS = 10_000
 # What usage can be grouped by. The expressions are ours, so they may go into the query's text.
 DIMENSIONS = {
     "model": "model",
@@ -28,7 +29,9 @@ SELECT {columns} count(*) FILTER (WHERE kind <> 'correction') AS requests,
        coalesce(sum(cache_read_tokens), 0)::bigint AS cache_read,
        coalesce(sum(cache_write_tokens), 0)::bigint AS cache_write, coalesce(sum(queries), 0)::bigint AS queries,
        coalesce(sum(cost), 0)::bigint AS cost, coalesce(sum(markup), 0)::bigint AS markup,
-       coalesce(sum(saving), 0)::bigint AS saving, count(*) FILTER (WHERE estimated) AS estimated
+       coalesce(sum(saving), 0)::bigint AS saving, count(*) FILTER (WHERE estimated) AS estimated,
+       count(*) FILTER (WHERE kind = 'cache_hit') AS cached,
+       count(*) FILTER (WHERE byok AND kind <> 'correction') AS byok
 FROM entries
 WHERE tenant = $1 AND held_at >= $2 AND held_at < $3 AND outcome <> 'released'
   AND held_at >= coalesce((SELECT began_at FROM tenants WHERE name = $1), '-infinity')
@@ -49,7 +52,7 @@ async def usage(
 ) -> list[UsageRow]:
     """Sums over the entries of requests from `start` to before `end`, one row per combination of `group_by`.
 
-    Raises InvalidRequestError for something that cannot be grouped by.
+    Raises InvalidRequestError for something that cannot be grouped by, and for more rows than anybody reads.
     """
     unknown = set(group_by) - DIMENSIONS.keys()
     if unknown:
@@ -59,8 +62,11 @@ async def usage(
     query = _SUMS.format(columns=columns)
     if group_by:
         numbers = ", ".join(str(number) for number in range(1, len(group_by) + 1))
-        query += f"GROUP BY {numbers} ORDER BY {numbers}"
-    return [_usage_row(row, group_by) for row in await pool.fetch(query, tenant, start, end)]
+        query += f"GROUP BY {numbers} ORDER BY {numbers} LIMIT {_MOST_ROWS + 1}"
+    rows = await pool.fetch(query, tenant, start, end)
+    if len(rows) > _MOST_ROWS:
+        raise InvalidRequestError(f"that is more than {_MOST_ROWS} rows; group by less, or ask for less time")
+    return [_usage_row(row, group_by) for row in rows]
 
 
 def _usage_row(row: asyncpg.Record, group_by: Sequence[str]) -> UsageRow:
@@ -72,6 +78,8 @@ def _usage_row(row: asyncpg.Record, group_by: Sequence[str]) -> UsageRow:
         markup_nanos=row["markup"],
         saving_nanos=row["saving"],
         estimated=row["estimated"],
+        cached=row["cached"],
+        byok=row["byok"],
     )
 
 

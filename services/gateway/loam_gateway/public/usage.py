@@ -12,12 +12,13 @@ from loam_gateway.completions.request import parse
 from loam_gateway.directory import changes, queries
 from loam_gateway.directory.caps import nanos_of, tenant_policies
 from loam_gateway.directory.model import Principal
-from loam_gateway.ledger.model import Balance, Origin, UsageRow
+from loam_gateway.ledger.accounts import window
+from loam_gateway.ledger.model import Balance, Origin, Period, UsageRow
 from loam_gateway.ledger.policies import set_policies
 from loam_gateway.state import Deps, State
 from loam_shared.contracts import Wire
 from loam_shared.contracts.admin import Budget
-from loam_shared.errors import ForbiddenError
+from loam_shared.errors import ForbiddenError, InvalidRequestError
 from loam_shared.money import format_usd
 
 router = APIRouter(prefix="/v1/usage")
@@ -43,11 +44,15 @@ async def usage(
     end: Annotated[Moment | None, Query(alias="to")] = None,
     group_by: Annotated[str, Query(alias="groupBy")] = "",
 ) -> Response:
-    """Sums of the tenant's entries from `from` to before `to` (UTC); this month when neither is given."""
-    now = datetime.now(UTC)
-    since = _utc(start) or now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    until = _utc(end) or now
-    dimensions = [name.strip() for name in group_by.split(",") if name.strip()]
+    """Sums of the tenant's entries from `from` to before `to` (UTC).
+
+    Without `to` up to now, without `from` since the beginning of the month that `to` lies in.
+    """
+    until = datetime.now(UTC) if end is None else _utc("to", end)
+    since = window(Period.MONTH, until)[0] if start is None else _utc("from", start)
+    if since > until:
+        raise InvalidRequestError("from: must not be later than to", param="from")
+    dimensions = list(dict.fromkeys(name.strip() for name in group_by.split(",") if name.strip()))
     rows = await deps.ledger.usage(caller.tenant, since, until, dimensions)
     return _json({"from": since, "to": until, "groupBy": dimensions, "rows": [_row(row) for row in rows]})
 
@@ -113,10 +118,13 @@ def _row(row: UsageRow) -> dict[str, Any]:
         "outputTokens": row.tokens.output,
         "cacheReadTokens": row.tokens.cache_read,
         "cacheWriteTokens": row.tokens.cache_write,
+        "queries": row.tokens.queries,
         "costUsd": format_usd(row.cost_nanos),
         "markupUsd": format_usd(row.markup_nanos),
         "savingUsd": format_usd(row.saving_nanos),
         "estimatedRequests": row.estimated,
+        "cachedRequests": row.cached,
+        "byokRequests": row.byok,
     }
 
 
@@ -124,8 +132,11 @@ def _usd(nanos: int | None) -> str | None:
     return None if nanos is None else format_usd(nanos)
 
 
-def _utc(moment: datetime | None) -> datetime | None:
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+def _utc(name: str, moment: datetime) -> datetime:
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidRequestError(f"{name}: there is no such time", param=name) from None
 
 
 def _json(body: dict[str, Any]) -> Response:
