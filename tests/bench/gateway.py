@@ -228,8 +228,11 @@ def processor_seconds() -> float:
 
 
 def gateways() -> list[psutil.Process]:
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if child.cmdline()[1:] == ["-m", "loam_gateway"]]
+    return [child for child in psutil.Process().children(recursive=True) if is_gateway(child)]
+
+
+def is_gateway(process: psutil.Process) -> bool:
+    return process.status() != psutil.STATUS_ZOMBIE and process.cmdline()[1:] == ["-m", "loam_gateway"]
 
 
 def percentiles(name: str, times: list[float]) -> Figures:

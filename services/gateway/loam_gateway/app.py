@@ -3,7 +3,7 @@
 Each is an application of its own, so that no route can leak from one to another and each has its own credentials.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -16,7 +16,7 @@ from loam_gateway.internal import ROUTERS as INTERNAL
 from loam_gateway.metrics import CountAnswers
 from loam_gateway.public import ROUTERS as PUBLIC
 from loam_gateway.public.origins import open_to_pages
-from loam_gateway.public.origins import open_to_pages
+from loam_gateway.short import with_short_way
 from loam_gateway.state import Runtime
 from loam_shared import http, telemetry
 
@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 
 def public(runtime: Runtime) -> Door:
     """What callers reach with their API keys."""
-    return Door(open_to_pages(open_to_pages(_app("public", PUBLIC, runtime), runtime.settings), runtime.settings), runtime)
+    return Door(open_to_pages(_app("public", PUBLIC, runtime), runtime.settings), runtime)
 
 
 def internal(runtime: Runtime) -> ASGIApp:
@@ -38,7 +38,7 @@ def admin(runtime: Runtime) -> ASGIApp:
     return _app("admin", ADMIN, runtime)
 
 
-def _app(listener: str, routers: Iterable[APIRouter], runtime: Runtime) -> ASGIApp:
+def _app(listener: str, routers: Sequence[APIRouter], runtime: Runtime) -> ASGIApp:
     # A route that takes larger bodies than the setting says so with `max_body_size` of its own.
     app = FastAPI(
         title=f"Loam, {listener}",
@@ -53,7 +53,7 @@ def _app(listener: str, routers: Iterable[APIRouter], runtime: Runtime) -> ASGIA
     app.add_middleware(CountAnswers, metrics=runtime.metrics, listener=listener)
     for router in routers:
         app.include_router(router)
-    return http.LargeBodiesRefusedInShape(app)
+    return with_short_way(http.LargeBodiesRefusedInShape(app), app, routers, runtime, listener)
 
 
 async def _answer_failure(request: Request, error: Exception) -> Response:

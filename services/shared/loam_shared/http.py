@@ -91,8 +91,7 @@ class _RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _given_id(scope) or str(uuid.uuid4())
-        scope.setdefault("state", {})["request_id"] = request_id
+        request_id = request_id_in(scope)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -100,6 +99,13 @@ class _RequestIds:
             await send(message)
 
         await self._app(scope, receive, send_with_id)
+
+
+def request_id_in(scope: Scope) -> str:
+    """The id of the request with this scope, as the caller gave it or made anew; the scope then has it too."""
+    request_id = _given_id(scope) or str(uuid.uuid4())
+    scope.setdefault("state", {})["request_id"] = request_id
+    return request_id
 
 
 def _given_id(scope: Scope) -> str | None:
