@@ -28,17 +28,18 @@ def listing(url: Url = None, api_key: ApiKey = None, data: Data = DEFAULT_DATA, 
 
 
 @app.command()
-def create(
+def create(  # noqa: PLR0913, PLR0917 - one for each option
     name: Annotated[str, typer.Argument(help="What people call it.")],
     scope: Annotated[list[str], typer.Option("--scope", help="What it may do; may be given again.")],
     monthly_usd: Annotated[str | None, typer.Option("--monthly-usd", help="Its own cap per month.")] = None,
+    daily_usd: Annotated[str | None, typer.Option("--daily-usd", help="Its own cap per day (UTC).")] = None,
     user: Annotated[str | None, typer.Option("--user", help="Who is charged when this key calls.")] = None,
     url: Url = None,
     api_key: ApiKey = None,
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Make a key, shown this once."""
-    wanted = {"name": name, "scopes": scope, "monthlyBudget": monthly_usd, "user": user}
+    wanted = {"name": name, "scopes": scope, "monthlyBudget": monthly_usd, "dailyBudget": daily_usd, "user": user}
     body = {field: value for field, value in wanted.items() if value is not None}
     _show(_call(Connection(url, api_key, data), lambda gateway: gateway.create_key(body)))
 
