@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos lint bench bench-gateway bench-litellm generate lock clean
+.PHONY: help install demo test chaos lint bench bench-gateway bench-litellm generate lock clean bench-start conformance
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,7 @@ lint: install ## linters, types, layers, generated files
 bench: install ## measure the gateway, the ledger and the local platform; figures go to build/bench/
 	$(BIN)/python -m tests.bench.gateway
 	$(BIN)/python -m tests.bench.ledger
+	$(BIN)/python -m tests.bench.start
 	$(BIN)/python -m tests.bench.local_platform
 
 bench-gateway: install ## measure what the gateway adds, beside LiteLLM's proxy where that is installed
@@ -39,6 +40,12 @@ bench-gateway: install ## measure what the gateway adds, beside LiteLLM's proxy 
 bench-litellm: ## put LiteLLM's proxy into build/litellm, for bench-gateway to measure
 	$(PYTHON) -m venv build/litellm
 	build/litellm/bin/python -m pip install --quiet 'litellm[proxy]'
+
+bench-start: install ## measure how soon a gateway serves
+	$(BIN)/python -m tests.bench.start
+
+conformance: install ## hold the gateway against its OpenAPI schema for ten minutes, and against the official clients
+	LOAM_CONFORMANCE_SECONDS=600 $(BIN)/pytest --timeout=1500 tests/conformance
 
 generate: install ## write what is generated: CRDs and the reference pages
 	$(BIN)/python -m loam_operator.api.generate
