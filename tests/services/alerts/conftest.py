@@ -104,23 +104,17 @@ async def open_room(database_url: str, ledger: Ledger) -> AsyncIterator[Rooms]:
     """Starts rooms at work, each with connections of its own, as each gateway has."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(mail: Mailbox | None = None, **settings: Any) -> Alerts:
+        async def start(mail: Mailbox | None = None, *, working: bool = True, **settings: Any) -> Alerts:
             pool = await connect(database_url, 4)
             stack.push_async_callback(pool.close)
             quick = {"alerts_look_seconds": 0.05, "alerts_retry_seconds": 0.1, "alerts_send_timeout": 5}
             more = {"smtp_url": mail.url if mail else None, "alerts_from": "loam@platform.example"}
             room = Alerts(pool, ledger, VAULT, AlertSettings(**quick | more | settings), Metrics())
-            for work in (room.look(), room.deliver()):
-                stack.push_async_callback(_cancelled, asyncio.create_task(work))
+            if working:
+                await stack.enter_async_context(room.working())
             return room
 
         yield start
-
-
-async def _cancelled(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 async def until(condition: Callable[[], Any], what: str, seconds: float = 10) -> None:

@@ -1,5 +1,6 @@
 """Alerts arrive, by webhook and mail, once each, whichever gateway sends them and whatever fails on the way."""
 
+import asyncio
 from email.utils import parseaddr
 
 import pytest
@@ -86,6 +87,19 @@ async def test_three_gateways_send_each_message_once(
     assert len(ids) == len(set(ids)) == 50
 
 
+async def test_a_gateway_that_stops_lets_a_message_under_way_arrive(
+    customer: Customer, hook: Webhook, mails: Mailbox, open_room: Rooms, pool: Pool, ledger: Ledger
+) -> None:
+    hook.release.clear()
+    await customer.put(**budget(hook, alertPercents=[50]))
+    await customer.spend(5 * USD)
+    room = await open_room(working=False)
+    async with room.working():
+        await until(lambda: hook.posts, "it is under way")
+        asyncio.get_running_loop().call_later(0.2, hook.release.set)
+    assert await arrived(customer)
+
+
 async def test_a_webhook_that_fails_for_a_while_is_tried_again_with_the_same_id(
     customer: Customer, hook: Webhook, open_room: Rooms
 ) -> None:
@@ -166,14 +180,15 @@ async def test_mails_wait_while_there_is_no_mail_server_and_the_status_says_so_b
     customer: Customer, mails: Mailbox, open_room: Rooms, pool: Pool
 ) -> None:
     await customer.put(**budget(None, OPS, alertPercents=[50]))
-    room = await open_room()
+    room = await open_room(working=False)
     assert (await room.states())[customer.name].reason == "MailNotConfigured"
     await customer.spend(5 * USD)
 
     async def noted() -> bool:
         return [delivery["reason"] for delivery in await customer.deliveries()] == ["MailNotConfigured"]
 
-    await until(noted, "it is kept with its reason")
+    async with room.working():
+        await until(noted, "it is kept with its reason")
     other = await open_room(mails)
     assert (await other.states())[customer.name].reason == "MailNotConfigured", "that one is still to be sent"
     await other.retry(customer.name)

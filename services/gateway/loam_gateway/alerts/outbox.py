@@ -56,17 +56,21 @@ UPDATE alert_deliveries SET next_attempt_at = least(next_attempt_at, clock_times
 WHERE next_attempt_at IS NOT NULL AND reason IS NOT NULL
   AND alert IN (SELECT id FROM budget_alerts WHERE tenant = $1)
 """
+# By tenant the newest failure, unless the same target was reached since, or the tenant has changed meanwhile. It starts
+# from the few messages that failed.
 _TROUBLES = """
-SELECT t.name, coalesce(jsonb_array_length(t.settings #> '{budget,alerts,emails}'), 0) > 0 AS mails, d.reason, d.message
-FROM tenants AS t LEFT JOIN LATERAL (
-    SELECT last.reason, last.message, last.tried_at FROM (
-        SELECT DISTINCT ON (d.channel, d.recipient) d.channel, d.recipient, d.reason, d.message, d.tried_at
-        FROM alert_deliveries AS d JOIN budget_alerts AS a ON a.id = d.alert
-        WHERE a.tenant = t.name AND d.tried_at > t.updated_at
-        ORDER BY d.channel, d.recipient, d.tried_at DESC
-    ) AS last
-    WHERE last.reason IS NOT NULL AND last.reason <> 'NotWanted' ORDER BY last.tried_at DESC LIMIT 1
-) AS d ON true
+WITH troubles AS (
+    SELECT DISTINCT ON (a.tenant) a.tenant, d.reason, d.message
+    FROM alert_deliveries AS d JOIN budget_alerts AS a ON a.id = d.alert JOIN tenants AS t ON t.name = a.tenant
+    WHERE d.reason IS NOT NULL AND d.reason <> $2 AND ($1::text IS NULL OR t.name = $1) AND d.tried_at > t.updated_at
+      AND NOT EXISTS (
+          SELECT FROM alert_deliveries AS later JOIN budget_alerts AS b ON b.id = later.alert
+          WHERE b.tenant = a.tenant AND (later.channel, later.recipient) = (d.channel, d.recipient)
+            AND later.sent_at > d.tried_at)
+    ORDER BY a.tenant, d.tried_at DESC
+)
+SELECT t.name, coalesce(jsonb_array_length(t.settings #> '{budget,alerts,emails}'), 0) > 0 AS mails, w.reason, w.message
+FROM tenants AS t LEFT JOIN troubles AS w ON w.tenant = t.name
 WHERE t.active AND ($1::text IS NULL OR t.name = $1)
 """
 
@@ -96,7 +100,7 @@ class Outbox:
 
     async def states(self, *, mails: bool, tenant: str | None = None) -> dict[str, AlertState]:
         """How alerts fare, by tenant, or for one. `mails` is whether mails can be sent at all."""
-        rows = await self._pool.fetch(_TROUBLES, tenant)
+        rows = await self._pool.fetch(_TROUBLES, tenant, NOT_WANTED)
         return {row["name"]: _state(row, mails=mails) for row in rows}
 
 

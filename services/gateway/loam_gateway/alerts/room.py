@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -23,6 +23,7 @@ _LONGEST_PAUSE = 1800.0
 # A look may take a twentieth of the time at most, however many accounts there are.
 _RESTS_PER_LOOK = 20
 _FORGET_SECONDS = 3600.0
+_PARTING_SECONDS = 5.0
 _log = structlog.get_logger()
 
 
@@ -32,6 +33,7 @@ class Alerts:
     def __init__(self, pool: Pool, ledger: Ledger, vault: Vault, settings: AlertSettings, metrics: Metrics) -> None:
         self._pool, self._ledger, self._settings, self._metrics = pool, ledger, settings, metrics
         self._refusing: set[int] = set()
+        self._closing = asyncio.Event()
         self._outbox = Outbox(
             pool, lease=2 * settings.alerts_send_timeout, give_up_after=settings.alerts_give_up_seconds
         )
@@ -45,8 +47,21 @@ class Alerts:
         """The tenant's targets have changed: what failed is worth another attempt at once."""
         await self._outbox.retry(tenant)
 
-    async def look(self) -> None:
-        """Look for budgets that passed a percentage, now and then again, until cancelled."""
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Look and send for as long as the context lasts. At its end messages under way have a moment to arrive."""
+        looking, delivering = asyncio.create_task(self._look()), asyncio.create_task(self._deliver())
+        try:
+            yield
+        finally:
+            self._closing.set()
+            looking.cancel()
+            # Cut off, they would be sent once more by another gateway.
+            await asyncio.wait({delivering}, timeout=_PARTING_SECONDS)
+            delivering.cancel()
+            await asyncio.gather(looking, delivering, return_exceptions=True)
+
+    async def _look(self) -> None:
         loop, forget_at = asyncio.get_running_loop(), 0.0
         while True:
             begun = loop.time()
@@ -67,13 +82,13 @@ class Alerts:
                 self._refusing.clear()
         self._metrics.alerts_raised.inc(raised)
 
-    async def deliver(self) -> None:
-        """Send what is due, until cancelled."""
-        while True:
+    async def _deliver(self) -> None:
+        while not self._closing.is_set():
             claimed = await _tried(lambda: self._outbox.claim(_AT_ONCE)) or []
             await asyncio.gather(*(self._attempt(delivery) for delivery in claimed))
             if len(claimed) < _AT_ONCE:
-                await asyncio.sleep(self._settings.alerts_look_seconds)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), self._settings.alerts_look_seconds)
 
     async def _attempt(self, delivery: Delivery) -> None:
         try:
@@ -114,16 +129,5 @@ async def _tried(work: Callable[[], Awaitable[Any]]) -> Any:
 async def opened(pool: Pool, ledger: Ledger, vault: Vault, metrics: Metrics) -> AsyncIterator[Alerts]:
     """The room, at work for as long as the context lasts."""
     alerts = Alerts(pool, ledger, vault, AlertSettings(), metrics)
-    async with _going_on(alerts.look()), _going_on(alerts.deliver()):
+    async with alerts.working():
         yield alerts
-
-
-@contextlib.asynccontextmanager
-async def _going_on(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

@@ -13,7 +13,7 @@ import orjson
 from aiohttp.abc import AbstractResolver
 
 from loam_shared.egress.hop import Hop
-from loam_shared.egress.pinning import JudgedResolver, admitted_socket, admitting, check
+from loam_shared.egress.pinning import JudgedResolver, SystemResolver, admitted_socket, admitting, check
 from loam_shared.egress.policy import Policy
 from loam_shared.errors import DeadlineExceededError, LoamError
 
@@ -49,9 +49,8 @@ class EgressClient:
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._policy = policy
-        self._resolver = resolver or aiohttp.ThreadedResolver()
         connector = aiohttp.TCPConnector(
-            resolver=JudgedResolver(policy, self._resolver),
+            resolver=JudgedResolver(policy, resolver or SystemResolver()),
             # A cached answer could not be judged by the connection that it is for.
             use_dns_cache=False,
             socket_factory=admitted_socket,
@@ -77,7 +76,6 @@ class EgressClient:
     async def close(self) -> None:
         """Let go of the connections."""
         await self._session.close()
-        await self._resolver.close()
 
     async def request(
         self,

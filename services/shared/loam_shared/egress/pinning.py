@@ -5,10 +5,13 @@ a resolver, and a library may change its ways; so the last word has `admitted_so
 the client comes: it makes none for an address that was not judged for the very request that it is made for.
 """
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
@@ -18,6 +21,7 @@ from loam_shared.egress.addresses import INWARD, refusing_rule
 from loam_shared.egress.policy import EgressRefusedError, Policy
 from loam_shared.egress.target import Target
 
+_threads = ThreadPoolExecutor(16, thread_name_prefix="egress-resolver")
 _admitted: ContextVar[set[tuple[str, int]] | None] = ContextVar("loam_egress_admitted", default=None)
 
 
@@ -42,6 +46,28 @@ def judge(address: IPv4Address | IPv6Address, host: str, port: int, policy: Poli
     # The rule is told for what the caller wrote itself, not for what the platform's DNS made of it.
     told = rule if str(address) == host else "not-public"
     raise EgressRefusedError(told, "the address is refused: its host is not on the public internet")
+
+
+class SystemResolver(AbstractResolver):
+    """The system's way to resolve names, on threads of its own.
+
+    A tenant may name a host whose DNS server takes its time. On the threads that the whole process shares, that would
+    keep everybody else from connecting to anything.
+    """
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """The addresses of `host`. Raises OSError when there are none."""
+        ask = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        found = await asyncio.get_running_loop().run_in_executor(_threads, ask)
+        return [
+            ResolveResult(hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=0)
+            for kind, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        """The threads are the process's."""
 
 
 class JudgedResolver(AbstractResolver):

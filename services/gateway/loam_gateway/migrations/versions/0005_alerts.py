@@ -46,6 +46,7 @@ CREATE TABLE alert_deliveries (
     UNIQUE (alert, channel, recipient)
 );
 CREATE INDEX alert_deliveries_due ON alert_deliveries (next_attempt_at) WHERE next_attempt_at IS NOT NULL;
+CREATE INDEX alert_deliveries_troubled ON alert_deliveries (tried_at) WHERE reason IS NOT NULL;
 COMMENT ON COLUMN alert_deliveries.next_attempt_at IS 'NULL once it is sent or given up; moved on by whoever claims it';
 COMMENT ON COLUMN alert_deliveries.reason IS 'why the last attempt failed; NULL when it did not';
 
