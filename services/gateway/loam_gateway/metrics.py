@@ -1,5 +1,8 @@
 """What Prometheus sees of the gateway. One registry a process, made at start-up."""
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -106,6 +109,16 @@ class Metrics:
         """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
+    def answered(self, listener: str, route: str, status: int) -> None:
+        """Count an answer."""
+        self.requests.labels(listener, route, str(status)).inc()
+        if listener == "public" and (reason := _REFUSALS.get(status)):
+            self.refusals.labels(reason).inc()
+
+    def under_way(self, headers: Iterable[tuple[bytes, bytes]]) -> AbstractContextManager[object]:
+        """For the time in which an answer with these headers is sent: a stream counts as open."""
+        return self.streams.track_inprogress() if _EVENT_STREAM in headers else nullcontext()
+
 
 class CountAnswers:
     """Counts a listener's answers by route and status; a path that no route has is counted without its name."""
@@ -139,7 +152,4 @@ class CountAnswers:
                 self._metrics.streams.dec()
 
     def _count(self, scope: Scope, status: int) -> None:
-        route = getattr(scope.get("route"), "path", "none")
-        self._metrics.requests.labels(self._listener, route, str(status)).inc()
-        if self._listener == "public" and (reason := _REFUSALS.get(status)):
-            self._metrics.refusals.labels(reason).inc()
+        self._metrics.answered(self._listener, getattr(scope.get("route"), "path", "none"), status)

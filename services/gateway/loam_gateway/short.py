@@ -63,8 +63,9 @@ class _ShortWay:
         scope["app"] = self._app
         response = await self._answered(handler, Request(scope, receive, send))
         response.headers.setdefault(REQUEST_ID, request_id)
-        self._runtime.metrics.requests.labels(self._name, scope["path"], str(response.status_code)).inc()
-        await response(scope, receive, send)
+        self._runtime.metrics.answered(self._name, scope["path"], response.status_code)
+        with self._runtime.metrics.under_way(response.raw_headers):
+            await response(scope, receive, send)
 
     async def _answered(self, handler: Handler, request: Request) -> Response:
         try:
