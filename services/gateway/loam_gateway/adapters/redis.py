@@ -133,6 +133,11 @@ class _Link(asyncio.Protocol):
 
     def send(self, ask: _Ask) -> None:
         """Ask with the next round trip, which begins at once when none is under way."""
+        if self.lost.done():
+            # It ended in this very turn of the loop, and its owner has not noticed yet.
+            if ask.done is not None:
+                ask.done.set_exception(RedisUnavailableError(self.lost.result()))
+            return
         if not self._waiting and not self._under_way:
             # Not before everybody else who is ready in this turn of the loop has asked too.
             self._loop.call_soon(self._begin)
