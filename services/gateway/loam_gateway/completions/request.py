@@ -267,6 +267,11 @@ class ChatRequest(BaseModel):
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
     @property
+    def wants_json(self) -> bool:
+        """Whether the answer is to be JSON."""
+        return self.response_format is not None and not isinstance(self.response_format, TextFormat)
+
+    @property
     def stop_sequences(self) -> list[str]:
         """Texts that end the answer."""
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
@@ -291,9 +296,8 @@ EFFECTIVE = (
 
 def dropped_of(request: ChatRequest, taken: Iterable[str]) -> tuple[str, ...]:
     """The given parameters that are not among those `taken`, so that nobody believes they do something."""
-    kept = frozenset(taken)
-    given = (name for name in EFFECTIVE if name in request.model_fields_set and getattr(request, name) is not None)
-    return tuple(name for name in given if name not in kept)
+    given = request.model_fields_set.intersection(EFFECTIVE).difference(taken)
+    return tuple(name for name in EFFECTIVE if name in given and getattr(request, name) is not None) if given else ()
 
 
 _Body = TypeVar("_Body", bound=BaseModel)

@@ -11,7 +11,6 @@ from loam_gateway.completions.request import (
     JsonSchemaFormat,
     Message,
     NamedTool,
-    TextFormat,
     Tool,
 )
 
@@ -51,7 +50,7 @@ class Plan:
 def plan(request: ChatRequest, *, takes_schemas: bool) -> Plan:
     """The plan for `request`. `takes_schemas` says whether the model can be held to JSON Schemas."""
     schema = _native(request, takes_schemas=takes_schemas)
-    json_answer = schema is None and not isinstance(request.response_format, TextFormat | None)
+    json_answer = schema is None and request.wants_json
     choice = request.tool_choice
     given = [] if choice == "none" else request.tools or []
     offers = [_offer(tool, takes_schemas=takes_schemas) for tool in given]

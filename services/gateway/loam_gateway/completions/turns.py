@@ -12,7 +12,6 @@ from loam_gateway.completions.request import (
     SystemMessage,
     TextPart,
     ToolCall,
-    UserPart,
 )
 from loam_shared.errors import InvalidRequestError
 
@@ -65,11 +64,6 @@ def said_parts(message: AssistantMessage) -> Iterable[tuple[str, bool]]:
 
 def _as_text(part: TextPart | RefusalPart) -> TextPart:
     return part if isinstance(part, TextPart) else TextPart(type="text", text=part.refusal)
-
-
-def content_parts(content: str | list[UserPart]) -> list[UserPart]:
-    """`content` as parts."""
-    return [TextPart(type="text", text=content)] if isinstance(content, str) else content
 
 
 def arguments_of(call: ToolCall, where: str) -> Any:

@@ -6,7 +6,7 @@ from fastapi import Request, Response
 
 from loam_gateway.auth import tenant_of
 from loam_gateway.completions.embeddings import EmbeddingRequest
-from loam_gateway.completions.request import ChatRequest, TextFormat, parse
+from loam_gateway.completions.request import ChatRequest, parse
 from loam_gateway.completions.rerank import RerankRequest
 from loam_gateway.directory.model import Principal
 from loam_gateway.metering.answers import Answer
@@ -49,7 +49,7 @@ async def serve_rerank(deps: State, request: Request, caller: Principal) -> Resp
 
 def needs(body: ChatRequest) -> tuple[str, ...]:
     """What a model must be capable of for this request; a JSON answer comes through a tool."""
-    tools = body.tools or not isinstance(body.response_format, TextFormat | None)
+    tools = body.tools or body.wants_json
     return ("Chat", *(("Stream",) if body.stream else ()), *(("Tools",) if tools else ()))
 
 

@@ -26,7 +26,6 @@ from loam_gateway.completions.tools import ANY, Offer, Plan, plan
 from loam_gateway.completions.turns import (
     Block,
     arguments_of,
-    content_parts,
     said_parts,
     system_parts,
     turns,
@@ -75,10 +74,16 @@ def _blocks(message: Message, where: str) -> list[Block]:
     elif isinstance(message, AssistantMessage):
         blocks = _assistant_blocks(message, where)
     else:
-        blocks = _parts(content_parts(message.content), where)
+        blocks = _asked(message.content, where)
     if blocks and message.cache_control:
         blocks[-1] |= _CACHED
     return blocks
+
+
+def _asked(content: str | list[UserPart], where: str) -> list[Block]:
+    if isinstance(content, str):
+        return [_text(content, cached=False)] if content.strip() else []
+    return _parts(content, where)
 
 
 def _parts(parts: list[UserPart], where: str) -> list[Block]:
@@ -119,7 +124,7 @@ def _decoded(data: str, where: str) -> str:
 
 
 def _tool_result(message: ToolMessage, where: str) -> Block:
-    content = _parts(content_parts(message.content), where)
+    content = _asked(message.content, where)
     result: Block = {"type": "tool_result", "tool_use_id": _tool_use_id(message.tool_call_id), "content": content}
     return result | ({"is_error": True} if message.is_error else {})
 

@@ -27,7 +27,6 @@ from loam_gateway.completions.tools import ANY, Offer, Plan, plan
 from loam_gateway.completions.turns import (
     Block,
     arguments_of,
-    content_parts,
     said_parts,
     system_parts,
     turns,
@@ -119,8 +118,11 @@ class _Blocks:
         elif isinstance(message, AssistantMessage):
             blocks = _assistant_blocks(message, where)
         else:
-            blocks = self._parts(content_parts(message.content), where)
+            blocks = self._asked(message.content, where)
         return [*blocks, _CACHE_POINT] if blocks and message.cache_control else blocks
+
+    def _asked(self, content: str | list[UserPart], where: str) -> list[Block]:
+        return [{"text": content}] if isinstance(content, str) else self._parts(content, where)
 
     def _parts(self, parts: list[UserPart], where: str) -> list[Block]:
         blocks = []
@@ -148,7 +150,7 @@ class _Blocks:
         return {"document": {"format": _DOCUMENTS[media_type], "name": unique, "source": {"bytes": data}}}
 
     def _tool_result(self, message: ToolMessage, where: str) -> Block:
-        content = self._parts(content_parts(message.content), where) or [{"text": "(no output)"}]
+        content = self._asked(message.content or "(no output)", where) or [{"text": "(no output)"}]
         result: Block = {"toolUseId": _tool_use_id(message.tool_call_id), "content": content}
         return {"toolResult": result | ({"status": "error"} if message.is_error else {})}
 
