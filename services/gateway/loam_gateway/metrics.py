@@ -20,6 +20,12 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._of_calls()
+        self._of_alerts()
+        self._of_the_cache()
+        self._of_the_ledger()
+
+    def _of_calls(self) -> None:
         self.requests = Counter(
             "loam_requests", "Answers, by route and status.", ("listener", "route", "status"), registry=self.registry
         )
@@ -58,6 +64,16 @@ class Metrics:
             "Requests that were let through because Redis did not answer.",
             registry=self.registry,
         )
+        self.refusals = Counter(
+            "loam_refusals",
+            "Callers' requests that were refused: budget, rate, auth (no good key, or not for this) or size.",
+            ("reason",),
+            registry=self.registry,
+        )
+        self.streams = Gauge("loam_streams_open", "Answers that are being streamed.", registry=self.registry)
+        self.websockets = Gauge("loam_websockets", "Open WebSocket connections.", registry=self.registry)
+
+    def _of_alerts(self) -> None:
         self.alerts_raised = Counter(
             "loam_budget_alerts", "Percentages of caps that were passed.", registry=self.registry
         )
@@ -67,6 +83,8 @@ class Metrics:
             ("channel", "outcome"),
             registry=self.registry,
         )
+
+    def _of_the_cache(self) -> None:
         self.cache_lookups = Counter(
             "loam_cache_lookups",
             "Completions that the cache had (hit) or not (miss).",
@@ -86,14 +104,8 @@ class Metrics:
             "loam_cache_failed_open", "Lookups that were left out because Redis did not answer.", registry=self.registry
         )
 
-        self.refusals = Counter(
-            "loam_refusals",
-            "Callers' requests that were refused: budget, rate, auth (no good key, or not for this) or size.",
-            ("reason",),
-            registry=self.registry,
-        )
+    def _of_the_ledger(self) -> None:
         self.holds = Gauge("loam_holds_open", "Calls of this gateway with money held for them.", registry=self.registry)
-        self.streams = Gauge("loam_streams_open", "Answers that are being streamed.", registry=self.registry)
         self.ledger_batch = Histogram(
             "loam_ledger_batch_tickets",
             "Holds, settlements and renewals that went through the ledger in one transaction.",
@@ -103,7 +115,6 @@ class Metrics:
         self.ledger_queue = Gauge(
             "loam_ledger_queue_tickets", "Tickets that wait for the next batch.", registry=self.registry
         )
-        self.websockets = Gauge("loam_websockets", "Open WebSocket connections.", registry=self.registry)
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""
