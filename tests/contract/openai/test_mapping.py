@@ -1,6 +1,5 @@
 """What goes to Bedrock is valid for Converse, and what comes back is valid for OpenAI's client."""
 
-import base64
 import json
 
 import botocore.session
@@ -19,63 +18,10 @@ from loam_gateway.completions.request import ChatRequest, parse
 from loam_gateway.completions.tools import ANSWER_TOOL
 from loam_shared.errors import InvalidRequestError
 
+from ._requests import CALLED, REQUESTS, USER
+
 HAIKU = "anthropic.claude-3-haiku-20240307-v1:0"
 NEWEST = "anthropic.claude-haiku-5-5"
-PIXEL = "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"0" * 32).decode()
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "The weather in a city.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
-PIXEL_PART = {"type": "image_url", "image_url": {"url": PIXEL}}
-PDF = {"filename": "a_b:c.pdf", "file_data": "data:application/pdf;base64,JVBERg=="}
-CALLED = {
-    "role": "assistant",
-    "content": None,
-    "tool_calls": [
-        {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Bern"}'}}
-    ],
-}
-RESULT = {"role": "tool", "tool_call_id": "call_1", "content": "12 degrees"}
-THE_TOOL = {"type": "function", "function": {"name": "weather"}}
-PERSON = {
-    "type": "json_schema",
-    "json_schema": {"name": "person", "schema": {"type": "object", "properties": {"name": {"type": "string"}}}},
-}
-USER = {"role": "user", "content": "What is the weather in Bern?"}
-
-REQUESTS = {
-    "plain": {"messages": [USER]},
-    "system and developer": {
-        "messages": [{"role": "system", "content": "Be brief."}, {"role": "developer", "content": "In English."}, USER]
-    },
-    "sampling": {"messages": [USER], "temperature": 0.2, "top_p": 0.9, "stop": ["END"], "max_tokens": 10},
-    "parts": {"messages": [{"role": "user", "content": [{"type": "text", "text": "See:"}, PIXEL_PART]}]},
-    "document": {
-        "messages": [
-            {
-                "role": "user",
-                "content": [
-                    {"type": "text", "text": "Read."},
-                    {"type": "file", "file": PDF},
-                ],
-            }
-        ]
-    },
-    "tools": {"messages": [USER], "tools": [WEATHER], "tool_choice": "required"},
-    "one tool": {"messages": [USER], "tools": [WEATHER], "tool_choice": THE_TOOL},
-    "a tool without parameters": {"messages": [USER], "tools": [{"type": "function", "function": {"name": "now"}}]},
-    "results": {"messages": [USER, CALLED, RESULT, {"role": "user", "content": "Thanks."}], "tools": [WEATHER]},
-    "a history of calls without tools": {"messages": [USER, CALLED, RESULT]},
-    "an empty result": {"messages": [USER, CALLED, RESULT | {"content": ""}]},
-    "json": {"messages": [USER], "response_format": PERSON},
-    "json and tools": {"messages": [USER], "response_format": PERSON, "tools": [WEATHER]},
-    "any json": {"messages": [USER], "response_format": {"type": "json_object"}},
-    "neighbours of one role": {"messages": [USER, USER, {"role": "assistant", "content": "Hm."}, USER]},
-}
 
 
 @pytest.fixture(scope="session")

@@ -185,7 +185,8 @@ class _Messages:
 
     def refusal(self) -> str | None:
         known = get_type_hints(MessageCreateParamsNonStreaming) | get_type_hints(MessageCreateParamsStreaming)
-        if strange := set(self._body) - set(known):
+        # Older models still take these.
+        if strange := set(self._body) - set(known) - {"temperature", "top_p"}:
             return f"{min(strange)}: Extra inputs are not permitted"
         if "max_tokens" not in self._body:
             return "max_tokens: Field required"
