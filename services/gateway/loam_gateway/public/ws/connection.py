@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncGenerator
 
 import structlog
+from fastapi import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from loam_gateway.adapters import postgres
@@ -11,7 +13,8 @@ from loam_gateway.auth import key_owner
 from loam_gateway.failures import told_failure
 from loam_gateway.public.ws import frames
 from loam_gateway.public.ws.frames import Action
-from loam_gateway.public.ws.twins import Asked, events_of
+from loam_gateway.public.ws.twins import Asked
+from loam_gateway.sse import EventStream
 from loam_gateway.state import State
 from loam_gateway.streams.opt_in import owner_of
 from loam_gateway.streams.room import STREAM_ID
@@ -170,16 +173,34 @@ class Connection:
             caller = await key_owner(self._digest, self._deps)
             response = await asked.answer(caller)
             stream_id = response.headers.get(STREAM_ID)
-            facts = {fact: response.headers[name] for name, fact in _FACTS.items() if name in response.headers}
             try:
-                async with contextlib.aclosing(events_of(response, asked.request_id)) as events:
-                    await self._send(frames.told(action_id, "started", requestId=asked.request_id, **facts))
-                    async for event in events:
-                        await self._send(frames.passed_on(action_id, event))
+                async with contextlib.aclosing(self._frames(action_id, response, asked.request_id)) as sent:
+                    async for text in sent:
+                        await self._send(text)
             except asyncio.CancelledError:
                 if stream_id is not None and action_id in self._cancelled:
                     await self._deps.streams.cancel(owner_of(caller), stream_id)
                 raise
+
+    async def _frames(self, action_id: str, response: Response, request_id: str) -> AsyncGenerator[str, None]:
+        """The answer as frames, after one that says how it began.
+
+        That one comes without waiting: a generator that never ran could not end what makes the answer either.
+        """
+        facts = {fact: response.headers[name] for name, fact in _FACTS.items() if name in response.headers}
+        try:
+            yield frames.told(action_id, "started", requestId=request_id, **facts)
+            if isinstance(response, EventStream):
+                async with contextlib.aclosing(response.events(request_id)) as events:
+                    async for event in events:
+                        yield frames.passed_on(action_id, event)
+            else:
+                # One that was kept is all there already.
+                for event in filter(None, bytes(response.body).split(b"\n\n")):
+                    yield frames.passed_on(action_id, event)
+        finally:
+            if isinstance(response, EventStream):
+                await response.aclose()
 
     async def _send(self, text: str) -> None:
         """Send a frame, as slowly as the client reads. Raises _ClosedError when it does not read at all."""

@@ -1,7 +1,6 @@
 """Each action's twin among the REST routes: the same function serves both, on a request made from the frame."""
 
 import uuid
-from collections.abc import AsyncGenerator
 
 import orjson
 from fastapi import Request, Response
@@ -14,7 +13,6 @@ from loam_gateway.pipelines.answers import ChatAsk
 from loam_gateway.pipelines.routes_public import stream_chat
 from loam_gateway.public.simple import stream_plainly
 from loam_gateway.public.ws.frames import Action, Resumption
-from loam_gateway.sse import EventStream
 from loam_gateway.state import State
 from loam_gateway.streams import opt_in
 from loam_shared.errors import ForbiddenError, InvalidRequestError, LoamError
@@ -76,21 +74,6 @@ class Asked:
             return {"type": "http.request", "body": orjson.dumps(body), "more_body": False}
 
         return Request(scope, receive)
-
-
-async def events_of(response: Response, request_id: str) -> AsyncGenerator[bytes, None]:
-    """The answer's server-sent events, one at a time; one that was kept is all there already."""
-    if isinstance(response, EventStream):
-        events = response.events(request_id)
-        try:
-            async for event in events:
-                yield event
-        finally:
-            await events.aclose()
-        return
-    for event in bytes(response.body).split(b"\n\n"):
-        if event:
-            yield event
 
 
 def _check_scope(caller: Principal, scope: str) -> None:
