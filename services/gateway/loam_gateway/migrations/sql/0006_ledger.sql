@@ -57,11 +57,11 @@ CREATE FUNCTION ledger_move(account_ids bigint[], held_change bigint[], posted_c
 LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE accounts AS a
-    SET held = held + coalesce(held_change[array_position(account_ids, id)], 0),
-        posted = posted + coalesce(posted_change[array_position(account_ids, id)], 0),
-        overrun = greatest(0, held + coalesce(held_change[array_position(account_ids, id)], 0)
-                              + posted + coalesce(posted_change[array_position(account_ids, id)], 0) - cap)
-    WHERE id = ANY (account_ids);
+    SET held = a.held + coalesce(c.held, 0),
+        posted = a.posted + coalesce(c.posted, 0),
+        overrun = greatest(0, a.held + coalesce(c.held, 0) + a.posted + coalesce(c.posted, 0) - a.cap)
+    FROM unnest(account_ids, held_change, posted_change) AS c(id, held, posted)
+    WHERE a.id = c.id;
 END $$;
 
 -- Post what became of holds whose accounts are locked; never fails for want of money. A hold that is gone was posted
@@ -99,21 +99,25 @@ BEGIN
         FROM gone
         ON CONFLICT DO NOTHING
         RETURNING cost, accounts
-    ), moved AS (
+    ), sets AS (
         -- Neighbours in a batch mostly share their accounts, so these are taken apart only after a first sum.
-        SELECT account, sum(sets.held) AS held, sum(sets.posted) AS posted
+        SELECT accounts, -sum(nanos) AS held, 0 AS posted FROM gone GROUP BY accounts
+        UNION ALL
+        SELECT accounts, 0, sum(cost) FROM written GROUP BY accounts
+    ), changes AS (
+        SELECT id, sum(held)::bigint AS held, sum(posted)::bigint AS posted
         FROM (
-            SELECT accounts, -sum(nanos) AS held, 0 AS posted FROM gone GROUP BY accounts
+            SELECT unnest(account_ids) AS id, 0 AS held, 0 AS posted
             UNION ALL
-            SELECT accounts, 0, sum(cost) FROM written GROUP BY accounts
-        ) AS sets, unnest(sets.accounts) AS account
-        GROUP BY account
+            SELECT account, held, posted FROM sets, unnest(accounts) AS account
+        ) AS moved
+        GROUP BY id
     )
-    SELECT array_agg(coalesce(m.held, 0) ORDER BY a.slot), array_agg(coalesce(m.posted, 0) ORDER BY a.slot),
+    SELECT array_agg(held ORDER BY id), array_agg(posted ORDER BY id),
            (SELECT count(*) FROM gone),
            (SELECT array_agg(ROW(tenant, key_id, claim, request_id, answer)::claim) FROM gone WHERE claim IS NOT NULL)
     INTO held_change, posted_change, found, claims
-    FROM unnest(account_ids) WITH ORDINALITY AS a(id, slot) LEFT JOIN moved AS m ON m.account = a.id;
+    FROM changes;
 
     IF found < cardinality(settlements) THEN
         postings := ledger_posted(settlements);
@@ -164,14 +168,19 @@ DECLARE
     wanted bigint[];
     fits boolean;
 BEGIN
-    SELECT array_agg(coalesce(w.nanos, 0) ORDER BY a.slot), bool_and(coalesce(w.nanos = 0 OR w.nanos <= a.room, true))
+    SELECT array_agg(a.wanted ORDER BY a.id), bool_and(coalesce(a.wanted = 0 OR a.wanted <= a.room, true))
     INTO wanted, fits
-    FROM unnest(account_ids, rooms) WITH ORDINALITY AS a(id, room, slot) LEFT JOIN (
-        SELECT account, sum(sets.nanos) AS nanos
-        FROM (SELECT r.accounts, sum(r.nanos) AS nanos FROM unnest(requests) AS r GROUP BY r.accounts) AS sets,
-             unnest(sets.accounts) AS account
-        GROUP BY account
-    ) AS w ON w.account = a.id;
+    FROM (
+        SELECT id, max(room) AS room, sum(nanos)::bigint AS wanted
+        FROM (
+            SELECT id, room, 0 AS nanos FROM unnest(account_ids, rooms) AS a(id, room)
+            UNION ALL
+            SELECT account, NULL, sets.nanos
+            FROM (SELECT r.accounts, sum(r.nanos) AS nanos FROM unnest(requests) AS r GROUP BY r.accounts) AS sets,
+                 unnest(sets.accounts) AS account
+        ) AS parts
+        GROUP BY id
+    ) AS a;
 
     IF NOT fits OR EXISTS (
         SELECT FROM (
@@ -216,7 +225,7 @@ BEGIN
             answer := ledger_recall(r);
         END IF;
         IF answer.status IS NULL THEN
-            slots := ARRAY(SELECT array_position(account_ids, account) FROM unnest(r.accounts) AS account);
+            slots := ARRAY(SELECT width_bucket(account, account_ids) FROM unnest(r.accounts) AS account);
             answer.status := coalesce(objections[cardinality(answers) + 1], 'granted');
             IF answer.status = 'granted' AND ledger_is_stale(r.held_at, moment) THEN
                 answer.status := 'stale';
@@ -352,10 +361,16 @@ BEGIN
         ON CONFLICT DO NOTHING
         RETURNING holds.accounts, holds.nanos
     )
-    SELECT array_agg(coalesce(c.nanos, 0) ORDER BY a.slot) INTO held_change
-    FROM unnest(account_ids) WITH ORDINALITY AS a(id, slot) LEFT JOIN (
-        SELECT account, sum(taken.nanos) AS nanos FROM taken, unnest(taken.accounts) AS account GROUP BY account
-    ) AS c ON c.account = a.id;
+    SELECT array_agg(c.nanos ORDER BY c.id) INTO held_change
+    FROM (
+        SELECT id, sum(nanos)::bigint AS nanos
+        FROM (
+            SELECT unnest(account_ids) AS id, 0 AS nanos
+            UNION ALL
+            SELECT account, nanos FROM taken, unnest(accounts) AS account
+        ) AS parts
+        GROUP BY id
+    ) AS c;
     RETURN held_change;
 END $$;
 
