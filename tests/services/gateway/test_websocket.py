@@ -348,3 +348,25 @@ async def test_a_tenant_has_so_many_websockets_and_no_more(stalling):
         assert (status, error["code"]) == (429, "rate_limited")
         async with opened(stalling, other.new_key()):
             pass
+
+
+# A stop
+
+
+async def test_a_stop_lets_answers_finish_cuts_what_takes_longer_and_closes_as_a_restart(
+    folder, servers, query, faults
+):
+    stopping = GatewayProcess(folder, Servers(**vars(servers) | {"more": {"LOAM_DRAIN_TIMEOUT": "2"}})).start()
+    quick, long = stopping.new_tenant(), stopping.new_tenant()
+    faults(slow(quick, "one two three four five", pause=150), slow(long, pause=1000))
+    async with opened(stopping, quick.new_key()) as first, opened(stopping, long.new_key()) as second:
+        for socket, tenant in ((second, long), (first, quick)):
+            await socket.send("one", "complete", **asks(tenant.name))
+            await socket.until("token")
+        stopped = asyncio.create_task(asyncio.to_thread(stopping.stop))
+        assert text_of(await first.until("done")).endswith("five")
+        assert await closed(first) == 1012
+        assert await closed(second) == 1012
+        await stopped
+    assert [entry["outcome"] for entry in await settled(query, quick, 1)] == ["complete"]
+    assert [entry["outcome"] for entry in await settled(query, long, 1)] == ["cut"]
