@@ -1,4 +1,4 @@
-"""Write the reference pages from the sources they describe: CRDs, settings, and the gateway's OpenAPI schema.
+"""Write the reference pages from the sources they describe: CRDs, settings, metrics, and the gateway's OpenAPI schema.
 
 ``python scripts/reference.py`` writes docs/reference/; ``--check`` only says what differs, and fails if anything does.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 from fastapi import FastAPI
+from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
@@ -40,6 +41,7 @@ def main(arguments: list[str]) -> int:
     pages = {
         "custom-resources.md": custom_resources(),
         "settings.md": settings(),
+        "metrics.md": metrics(),
         "openapi.json": openapi(),
     }
     if "--check" in arguments:
@@ -144,6 +146,19 @@ def _field_docstrings(model: type[BaseModel]) -> dict[str, str]:
                 if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
                     found[ast.unparse(field.target)] = inspect.cleandoc(ast.literal_eval(text.value))
     return found
+
+
+def metrics() -> str:
+    """A table of what the gateway shows Prometheus, from its registry."""
+    lines = [GENERATED, "# Metrics\n", "What the gateway's admin listener serves at `/metrics`.\n"]
+    lines += ["| metric | type | labels | what |", "|---|---|---|---|"]
+    for one in vars(importlib.import_module("loam_gateway.metrics").Metrics()).values():
+        if isinstance(one, MetricWrapperBase):
+            [family] = one.describe()
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            labels = ", ".join(f"`{label}`" for label in one._labelnames)
+            lines.append(f"| {_cell((f'`{name}`', family.type, labels, family.documentation))} |")
+    return "\n".join(lines) + "\n"
 
 
 def openapi() -> str:
