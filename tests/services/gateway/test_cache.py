@@ -1,7 +1,9 @@
 """The response cache: what was answered once is answered again at no cost, and to nobody else."""
 
 import asyncio
+import contextlib
 import os
+import random
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -257,6 +259,46 @@ async def test_a_gateway_that_dies_while_it_asks_keeps_others_waiting_for_its_le
         assert found == [None, cached, cached]
 
 
+async def test_whatever_becomes_of_the_calls_nobody_waits_for_ever_and_no_lease_is_left(valkey_url):
+    chance, key, policy = random.Random(7), os.urandom(32), CachePolicy(60)
+    vault, metrics = Vault(os.urandom(32)), Metrics()
+    asked = 0
+
+    async def call(cache: ResponseCache, outcome: str) -> None:
+        nonlocal asked
+        with cache.turn(key, policy) as turn:
+            if await turn.answer() is not None:
+                return
+            asked += 1
+            await asyncio.sleep(0.002)
+            if outcome == "fails":
+                raise ConnectionError
+            if outcome == "alone":
+                turn.let_go()
+            else:
+                turn.keep(Cached({"content": "x"}, "stop", {}, "m", 1), 0.02)
+
+    async def cut_short(cache: ResponseCache) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(chance.random() * 0.01):
+                await call(cache, "late")
+
+    async with Redis.open(valkey_url) as redis, asyncio.timeout(20):
+        caches = [ResponseCache(redis, vault, metrics) for _ in range(3)]
+        for _ in range(30):
+            calls = [
+                cut_short(chance.choice(caches))
+                if chance.random() < 0.3
+                else call(chance.choice(caches), chance.choice(["fails", "alone", "kept", "kept"]))
+                for _ in range(20)
+            ]
+            await asyncio.gather(*calls, return_exceptions=True)
+        assert asked < 400
+        for cache in caches:
+            assert cache.flights.lead(key)
+        assert await redis.execute("EXISTS", f"loam:cache:{{{key.hex()}}}:lease") == 0
+
+
 async def test_a_long_call_keeps_its_lease(valkey_url):
     key, cached = os.urandom(32), Cached({"content": "x"}, "stop", {}, "m", 1)
     policy, vault, metrics = CachePolicy(60), Vault(os.urandom(32)), Metrics()
@@ -322,13 +364,12 @@ def test_nothing_that_was_said_can_be_read_in_redis(tenant, valkey_url):
 def test_a_hit_needs_no_budget_and_an_answer_that_a_budget_cut_short_is_nobody_elses(tenant):
     http, body = tenant.http(), ask(something(), max_tokens=4000)
     tenant.put(budget={"monthlyUsd": "0.0006"})
-    cut = post(http, body | {"messages": say("Repeat all of this. " + "many words " * 150)})
+    long = body | {"messages": say("Repeat all of this. " + "many words " * 150)}
+    cut = post(http, long)
     assert "x-loam-max-tokens" in cut.headers
-    if cut.json()["choices"][0]["finish_reason"] == "length":
-        tenant.put()
-        whole = post(http, body | {"messages": say("Repeat all of this. " + "many words " * 150)})
-        assert whole.headers["x-loam-cache"] == "miss"
+    assert cut.json()["choices"][0]["finish_reason"] == "length"
     tenant.put()
+    assert post(http, long).headers["x-loam-cache"] == "miss"
     post(http, body)
     tenant.put(budget={"monthlyUsd": "0"})
     assert post(http, body).headers["x-loam-cache"] == "hit"

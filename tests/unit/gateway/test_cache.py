@@ -18,6 +18,7 @@ from loam_gateway.completions.request import ChatRequest
 from loam_gateway.vault import Vault
 
 KEY = b"k" * 32
+DESERTED: list[bytes] = []
 
 
 def waits(flights: Flights[str], seconds: float = 5) -> "asyncio.Task[str | Role]":
@@ -33,7 +34,7 @@ async def some_wait(flights: Flights[str], number: int) -> "list[asyncio.Task[st
 
 
 async def test_what_the_leader_brings_is_everybodys() -> None:
-    flights: Flights[str] = Flights()
+    flights: Flights[str] = Flights(DESERTED.append)
     waiting = await some_wait(flights, 3)
     flights.share(KEY, "answer")
     assert await asyncio.gather(*waiting) == ["answer"] * 3
@@ -41,9 +42,9 @@ async def test_what_the_leader_brings_is_everybodys() -> None:
 
 
 async def test_a_leader_that_fails_hands_over_to_the_one_that_waited_longest() -> None:
-    flights: Flights[str] = Flights()
+    flights: Flights[str] = Flights(DESERTED.append)
     first, second = await some_wait(flights, 2)
-    assert flights.hand_over(KEY)
+    flights.hand_over(KEY)
     assert await first is Role.LEADS
     assert not flights.lead(KEY)
     flights.share(KEY, "answer")
@@ -51,26 +52,39 @@ async def test_a_leader_that_fails_hands_over_to_the_one_that_waited_longest() -
 
 
 async def test_a_lead_is_not_lost_with_the_one_that_it_was_handed_to() -> None:
-    flights: Flights[str] = Flights()
+    flights: Flights[str] = Flights(DESERTED.append)
     first, second, third = await some_wait(flights, 3)
     first.cancel()
     await asyncio.sleep(0)
     flights.hand_over(KEY)
     second.cancel()
     assert await third is Role.LEADS
-    assert not flights.hand_over(KEY)
+    DESERTED.clear()
+    flights.hand_over(KEY)
+    assert DESERTED == [KEY]
+    assert flights.lead(KEY)
+
+
+async def test_a_lead_that_was_handed_to_one_who_went_away_is_nobodys_and_said_so() -> None:
+    flights: Flights[str] = Flights(DESERTED.append)
+    [only] = await some_wait(flights, 1)
+    DESERTED.clear()
+    flights.hand_over(KEY)
+    only.cancel()
+    await asyncio.gather(only, return_exceptions=True)
+    assert DESERTED == [KEY]
     assert flights.lead(KEY)
 
 
 async def test_an_answer_for_one_alone_lets_the_others_ask_for_their_own() -> None:
-    flights: Flights[str] = Flights()
+    flights: Flights[str] = Flights(DESERTED.append)
     waiting = await some_wait(flights, 2)
     flights.let_go(KEY)
     assert await asyncio.gather(*waiting) == [Role.ALONE] * 2
 
 
 async def test_nobody_waits_longer_than_its_patience() -> None:
-    flights: Flights[str] = Flights()
+    flights: Flights[str] = Flights(DESERTED.append)
     [patient] = await some_wait(flights, 1)
     assert await flights.wait(KEY, 0.01) is Role.ALONE
     flights.share(KEY, "answer")

@@ -6,6 +6,7 @@ waited longest, so a failure is never shared, and nobody waits for somebody who 
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -20,9 +21,13 @@ class Role(Enum):
 
 
 class Flights(Generic[_Value]):
-    """Who waits for what. A flight is there from `lead` until its leader shares, hands over or lets go."""
+    """Who waits for what. A flight is there from `lead` until its leader shares, or lets go.
 
-    def __init__(self) -> None:
+    One whose leader has nobody to hand over to is over as well, and `deserted` is called with its key.
+    """
+
+    def __init__(self, deserted: Callable[[bytes], None]) -> None:
+        self._deserted = deserted
         self._waiting: dict[bytes, deque[asyncio.Future[_Value | Role]]] = {}
 
     def lead(self, key: bytes) -> bool:
@@ -55,16 +60,16 @@ class Flights(Generic[_Value]):
         """Let all who wait go on by themselves."""
         self._end(key, Role.ALONE)
 
-    def hand_over(self, key: bytes) -> bool:
-        """Let the one that waited longest lead; False when nobody waits, and the flight is over."""
+    def hand_over(self, key: bytes) -> None:
+        """Let the one that waited longest lead."""
         line = self._waiting[key]
         while line:
             place = line.popleft()
             if not place.done():
                 place.set_result(Role.LEADS)
-                return True
+                return
         del self._waiting[key]
-        return False
+        self._deserted(key)
 
     def _end(self, key: bytes, outcome: _Value | Role) -> None:
         for place in self._waiting.pop(key):

@@ -24,8 +24,11 @@ class ResponseCache:
 
     def __init__(self, redis: Redis, vault: Vault, metrics: Metrics, *, lease_seconds: float = LEASE_SECONDS) -> None:
         self.shelf = Shelf(redis, vault, lease_seconds)
-        self.flights: Flights[Cached] = Flights()
+        # Within this gateway the lease goes with the lead; with nobody here to lead it is another gateway's turn.
+        self.flights: Flights[Cached] = Flights(self.shelf.give_back)
         self.metrics = metrics
+        # Looking up a label costs as much as counting, and every call counts one of these.
+        self.hits, self.misses = (metrics.cache_lookups.labels(result) for result in ("hit", "miss"))
         self.renew_seconds = lease_seconds / 3
 
     def turn(self, key: bytes, policy: CachePolicy, *, alone: bool = False) -> "Turn":
@@ -64,16 +67,14 @@ class Turn:
     ) -> None:
         if self._leads:
             self._stop()
-            # Within this gateway the lease goes with the lead.
-            if not self._cache.flights.hand_over(self._key):
-                self._cache.shelf.give_back(self._key)
+            self._cache.flights.hand_over(self._key)
 
     async def answer(self) -> Cached | None:
         """The answer that is there or that another brings; None when it is this call's turn to ask."""
         if not self._policy.read:
             return None
         found = await self._found()
-        self._cache.metrics.cache_lookups.labels("miss" if found is None else "hit").inc()
+        (self._cache.misses if found is None else self._cache.hits).inc()
         if found is not None and self._leads:
             self._leads = False
             self._cache.flights.share(self._key, found)
