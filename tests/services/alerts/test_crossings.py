@@ -7,6 +7,7 @@ import pytest
 
 from loam_gateway.adapters.postgres import Pool
 from loam_gateway.alerts import crossings
+from loam_gateway.ledger.model import Period, Policy, Scope
 
 from .conftest import Customer
 
@@ -42,6 +43,14 @@ async def test_daily_monthly_and_each_users_caps_are_told_apart(pool: Pool, cust
     await customer.spend(1 * USD)
     await crossings.look(pool)
     assert await customer.alerts() == [("tenant", "day", 50, 10 * USD), ("user", "month", 50, 4 * USD)]
+
+
+async def test_the_caps_of_keys_are_told_of_as_well(pool: Pool, customer: Customer) -> None:
+    await customer.put(monthlyUsd="100", alertPercents=[50])
+    await customer.ledger.set_policy(Policy(customer.name, Scope.KEY, Period.MONTH, 4 * USD, subject="backend"))
+    await customer.spend(2 * USD)
+    await crossings.look(pool)
+    assert await customer.alerts() == [("key", "month", 50, 4 * USD)]
 
 
 async def test_a_raised_cap_is_told_of_anew_and_one_that_goes_back_and_forth_is_not(

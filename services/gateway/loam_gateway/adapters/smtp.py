@@ -1,5 +1,6 @@
 """The platform's mail server."""
 
+import ssl
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from typing import Self
@@ -63,4 +64,13 @@ class MailServer:
             # What a server says may quote anything; the code alone is passed on.
             raise MailError(f"the mail server answered {error.code}") from error
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
-            raise MailError("the mail server does not answer") from error
+            raise MailError(_told(error)) from error
+
+
+def _told(error: BaseException | None) -> str:
+    """A sentence for a connection that came to nothing."""
+    if error is None:
+        return "the mail server does not answer"
+    if isinstance(error, ssl.SSLError):
+        return "the mail server has no valid certificate, or speaks no TLS"
+    return _told(error.__cause__)

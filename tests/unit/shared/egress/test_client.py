@@ -1,7 +1,6 @@
 """The guarded client against real servers on loopback, which only an exemption opens, and a resolver of the test's."""
 
 import asyncio
-import datetime
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,15 +11,14 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from pytest_socket import SocketConnectBlockedError
 
 from loam_shared.egress import EgressClient, EgressFailedError, EgressRefusedError, Policy
 from loam_shared.egress.pinning import admitted_socket, admitting
 from loam_shared.egress.target import Target
 from loam_shared.errors import DeadlineExceededError, InvalidRequestError
+
+from ....services._servers.certificates import certificate_for
 
 PUBLIC = "93.184.215.14"
 BOTH = frozenset({"http", "https"})
@@ -308,34 +306,9 @@ async def test_a_host_that_is_not_there_is_no_refusal() -> None:
             await client.request("GET", "https://missing.example/")
 
 
-def certificate_for(name: str, folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's context with a certificate for `name`, and a client's that trusts it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = made.public_bytes(serialization.Encoding.PEM)
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "server.pem").write_bytes(secret + pem)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(folder / "server.pem")
-    return server, ssl.create_default_context(cadata=pem.decode())
-
-
 async def test_tls_is_verified_against_the_name_and_not_the_address(tmp_path: Path, receiver: Receiver) -> None:
-    server, trusting = certificate_for("hooks.example", tmp_path)
+    server, authority = certificate_for("hooks.example", tmp_path)
+    trusting = ssl.create_default_context(cafile=authority)
     shown: list[str | None] = []
     server.sni_callback = lambda _socket, name, _context: shown.append(name)
     secure = Receiver()
