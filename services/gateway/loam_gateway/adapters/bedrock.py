@@ -1,29 +1,32 @@
 """Amazon Bedrock's runtime: Converse, ConverseStream and InvokeModel over one connection pool.
 
 Endpoints, credentials and tokens come by AWS's own conventions, so pointing at a stand-in is configuration. The hot
-path signs and reads events with botocore's own parts, without its client, which costs most of the time of a call.
+path signs by itself and reads events with botocore's own part, without its client, which costs most of the time of a
+call.
 """
 
 import contextlib
 import re
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from time import time
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 import orjson
 from aiobotocore.session import AioSession
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
 from botocore.eventstream import EventStreamBuffer
 from botocore.exceptions import BotoCoreError
 from yarl import URL
 
 from loam_gateway.adapters.provider import Event, FailureKind, ProviderCallError, Reply, Target
+from loam_gateway.adapters.sigv4 import Signer
 
 _SERVICE = "bedrock-runtime"
 _SIGNING_NAME = "bedrock"
+_HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
 _PROFILE = re.compile(r"^(?:us|us-gov|eu|apac|jp|au|ca|global)\.")
 
 
@@ -40,13 +43,21 @@ _KINDS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    """Where Bedrock is in a region, and who signs for it there."""
+
+    url: str
+    signer: Signer
+
+
 class Bedrock:
     """The client. `open` makes one; it lives as long as the process."""
 
     def __init__(self, session: aiohttp.ClientSession, aws: AioSession) -> None:
         self._session = session
         self._aws = aws
-        self._endpoints: dict[str, str] = {}
+        self._endpoints: dict[str, _Endpoint] = {}
         self._credentials: Any = None
         self._token: Any = aws.get_auth_token(signing_name=_SIGNING_NAME)
 
@@ -56,7 +67,9 @@ class Bedrock:
         """A client whose calls fail when nothing was heard for `read_timeout` seconds."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout, sock_read=read_timeout)
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
+        ) as session:
             yield cls(session, AioSession())
 
     def default_region(self) -> str | None:
@@ -96,30 +109,29 @@ class Bedrock:
 
     @contextlib.asynccontextmanager
     async def _call(self, target: Target, operation: str, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
-        url, headers, data = await self._signed(target, operation, body)
+        endpoint = self._endpoints.get(target.region) or await self._endpoint(target.region)
+        url = _url(endpoint.url, target.model_id, operation)
+        headers = await self._headers(target, endpoint.signer, url, body)
         with _failures_told(target.region):
-            async with self._session.post(URL(url, encoded=True), data=data, headers=headers) as response:
+            # A redirect would carry the credential elsewhere.
+            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
                 if response.status != 200:
                     raise _failure(response, await response.read())
                 yield response
 
-    async def _signed(self, target: Target, operation: str, data: bytes) -> tuple[str, dict[str, str], bytes]:
-        endpoint = self._endpoints.get(target.region) or await self._endpoint(target.region)
-        url = f"{endpoint}/model/{quote(target.model_id, safe='')}/{operation}"
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    async def _headers(self, target: Target, signer: Signer, url: URL, body: bytes) -> dict[str, str]:
         if api_key := target.api_key or self._platform_api_key():
-            return url, headers | {"Authorization": f"Bearer {api_key}"}, data
-        request = AWSRequest(method="POST", url=url, data=data, headers=headers)
-        SigV4Auth(await self._frozen_credentials(), _SIGNING_NAME, target.region).add_auth(request)
-        return url, dict(request.headers.items()), data
+            return _HEADERS | {"Authorization": f"Bearer {api_key}"}
+        credentials = await self._frozen_credentials()
+        return signer.sign(credentials, url.host_port_subcomponent or "", url.raw_path, _HEADERS, body, time())
 
     def _platform_api_key(self) -> str | None:
         return None if self._token is None else self._token.get_frozen_token().token
 
-    async def _endpoint(self, region: str) -> str:
+    async def _endpoint(self, region: str) -> _Endpoint:
         # botocore's client knows every way to configure an endpoint; it is made once a region, for that alone.
         async with self._aws.create_client(_SERVICE, region_name=region) as client:
-            endpoint: str = client.meta.endpoint_url.rstrip("/")
+            endpoint = _Endpoint(client.meta.endpoint_url.rstrip("/"), Signer(_SIGNING_NAME, region))
         self._endpoints[region] = endpoint
         return endpoint
 
@@ -132,6 +144,11 @@ class Bedrock:
         except BotoCoreError as error:
             raise ProviderCallError(FailureKind.REFUSED, f"the AWS credentials cannot be had: {error}") from error
         raise ProviderCallError(FailureKind.REFUSED, "no AWS credentials are configured for Bedrock")
+
+
+@lru_cache(1024)
+def _url(endpoint: str, model_id: str, operation: str) -> URL:
+    return URL(f"{endpoint}/model/{quote(model_id, safe='')}/{operation}", encoded=True)
 
 
 def _reply(response: aiohttp.ClientResponse, data: bytes) -> Reply:

@@ -20,6 +20,8 @@ from redis.asyncio.connection import SSLConnection, parse_url
 
 _TIMEOUT_SECONDS = 0.25
 _PAUSE_SECONDS = 1.0
+# So long, what nobody waits for may wait for somebody else's round trip.
+_TOLD_WITHIN_SECONDS = 0.002
 _log = structlog.get_logger()
 
 Value = str | bytes | int | float
@@ -71,7 +73,7 @@ class Redis:
     def tell(self, script: str, keys: Sequence[Value], args: Sequence[Value]) -> None:
         """Run a script of which nobody waits to hear; it runs before all that is asked later."""
         if self._link is not None:
-            self._link.send(_evaluation(script, keys, args))
+            self._link.leave(_evaluation(script, keys, args))
 
     def _asked(self, ask: "_Ask") -> "asyncio.Future[Any]":
         if self._link is None:
@@ -130,6 +132,7 @@ class _Link(asyncio.Protocol):
         self._under_way: deque[_Ask] = deque()
         self._limit: asyncio.TimerHandle | None = None
         self._idle: asyncio.Future[None] | None = None
+        self._due = False
 
     def send(self, ask: _Ask) -> None:
         """Ask with the next round trip, which begins at once when none is under way."""
@@ -138,9 +141,16 @@ class _Link(asyncio.Protocol):
             if ask.done is not None:
                 ask.done.set_exception(RedisUnavailableError(self.lost.result()))
             return
-        if not self._waiting and not self._under_way:
+        if not self._due and not self._under_way:
             # Not before everybody else who is ready in this turn of the loop has asked too.
+            self._due = True
             self._loop.call_soon(self._begin)
+        self._waiting.append(ask)
+
+    def leave(self, ask: _Ask) -> None:
+        """Send what nobody waits for: with the next round trip, or by itself when none begins in a moment."""
+        if not self._waiting and not self._under_way:
+            self._loop.call_later(_TOLD_WITHIN_SECONDS, self._begin)
         self._waiting.append(ask)
 
     async def close(self) -> None:
@@ -168,7 +178,8 @@ class _Link(asyncio.Protocol):
         self.end(str(exc or "it closed the connection"))
 
     def _begin(self) -> None:
-        if self._transport is None or not self._waiting:
+        self._due = False
+        if self._transport is None or self._under_way or not self._waiting:
             return
         self._under_way.extend(self._waiting)
         self._waiting.clear()

@@ -58,17 +58,22 @@ async def admitted(
 def _leased(redis: Redis, ask: Ask) -> Iterator[None]:
     """Keep the place among the requests at once, also through a Redis that was restarted empty meanwhile."""
     loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle | None = None
 
-    def renew() -> None:
+    def renew_later() -> None:
         nonlocal timer
-        buckets.renew(redis, ask)
         timer = loop.call_later(_RENEW_SECONDS, renew)
 
-    timer = loop.call_later(_RENEW_SECONDS, renew)
+    def renew() -> None:
+        buckets.renew(redis, ask)
+        renew_later()
+
+    renew_later()
     try:
         yield
     finally:
-        timer.cancel()
+        if timer is not None:
+            timer.cancel()
 
 
 async def _admit(redis: Redis, metrics: Metrics, ask: Ask) -> bool:
