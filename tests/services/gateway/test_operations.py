@@ -6,7 +6,10 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import httpx2 as httpx
 import pytest
@@ -124,6 +127,35 @@ def test_no_trace_carries_what_a_caller_wrote_or_a_secret(traced_tenant, collect
     sent = b"".join(collector.bodies)
     for word in ("secret plan", "jane", "4111", key, traced_tenant.gateway.admin_token):
         assert word.encode() not in sent
+
+
+class RetrievalService(BaseHTTPRequestHandler):
+    """Answers every query with nothing, and keeps the headers that it was asked with."""
+
+    asked: ClassVar[list[Mapping[str, str]]] = []
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.asked.append(self.headers)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"matches": [], "usage": {"costUsd": "0"}}')
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_trace_goes_on_into_the_services_that_a_call_needs(traced, traced_tenant, collector):
+    with ThreadingHTTPServer(("127.0.0.1", 0), RetrievalService) as server:
+        threading.Thread(target=server.serve_forever).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        pipeline = {"uid": "p", "spec": {"sources": [{"uploads": {}}]}, "endpoint": endpoint}
+        assert traced.put(f"/tenants/{traced_tenant.name}/pipelines/handbook", pipeline).is_success
+        answer, request, _ = trace(collector, traced_tenant.http(), "/v1/pipelines/handbook/query", {"query": "why?"})
+        server.shutdown()
+    assert answer.status_code == 200, answer.text
+    [headers] = RetrievalService.asked
+    assert headers["traceparent"] == f"00-{request.trace_id}-{request.span_id}-01"
 
 
 def test_logs_hold_no_prompt_no_secret_and_no_address_after_a_busy_day(folder, servers, gateway, faults):

@@ -125,6 +125,11 @@ class Breakers:
         self._states = states
         self._known: dict[tuple[str, str], Breaker] = {}
 
+    @property
+    def any_open(self) -> bool:
+        """Whether some model is left alone in some region just now."""
+        return any(breaker.state is State.OPEN for breaker in self._known.values())
+
     def of(self, model: str, region: str) -> Breaker:
         """The circuit to `model` in `region`, both names of the platform's."""
         found = self._known.get((model, region))

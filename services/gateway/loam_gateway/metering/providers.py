@@ -35,6 +35,11 @@ class Provider:
         self._breakers = breakers
         self._default_region = default_region
 
+    @property
+    def failing(self) -> bool:
+        """Whether calls have lately failed so often that some are not made."""
+        return self._breakers.any_open
+
     async def call(self, charge: Charge, do: Callable[[Client, Target], Awaitable[_Result]]) -> _Result:
         """What `do` gives in the first region that serves. Raises ProviderCallError, the last region's."""
         model, failure = charge.quote.model, None

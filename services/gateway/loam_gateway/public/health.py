@@ -70,9 +70,9 @@ async def _state_of(name: str, probe: Awaitable[object]) -> str:
     return "ok"
 
 
-def _provider(_state: State) -> str:
+def _provider(state: State) -> str:
     # A probe of a provider would cost money, so nothing is known but what calls have met.
-    return "unknown"
+    return "failing" if state.provider.failing else "unknown"
 
 
 def _answer(status: int, body: Mapping[str, object]) -> Response:
