@@ -1,5 +1,7 @@
 """Which addresses a tenant's URL may lead to: those of the public internet, however they are written."""
 
+import socket
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 import pytest
@@ -193,6 +195,36 @@ def test_an_ipv4_address_inside_an_ipv6_address_gets_no_further_than_by_itself(i
         outer = IPv6Address(int(ip_address(prefix)) + int(inner))
         assert refusing_rule(outer) in {"ipv4-embedded", "loopback", "unspecified", refusing_rule(inner)}
         assert refusing_rule(outer) or not refusing_rule(inner)
+
+
+WRITTEN = (str, hex, lambda number: f"0{number:o}", lambda number: f"0x{number:08X}", lambda number: f"00{number:o}")
+
+
+@given(st.ip_addresses(v=4), st.integers(1, 4), st.lists(st.sampled_from(WRITTEN), min_size=4, max_size=4))
+def test_every_notation_that_a_resolver_would_read_is_refused_unless_it_is_the_plain_one(
+    address: IPv4Address, parts: int, written: list[Callable[[int], str]]
+) -> None:
+    number = int(address)
+    leading = [(number >> shift) & 0xFF for shift in (24, 16, 8)][: parts - 1]
+    last = number & ((1 << (8 * (5 - parts))) - 1)
+    text = ".".join(write(part) for write, part in zip(written, [*leading, last], strict=False))
+    assert socket.inet_aton(text) == address.packed
+    if text == str(address):
+        assert Target.of(f"http://{text}/").address == address
+    else:
+        with pytest.raises(EgressRefusedError):
+            Target.of(f"http://{text}/")
+
+
+@given(st.from_regex(r"[0-9a-fA-FxX.]{1,24}", fullmatch=True))
+def test_no_name_that_is_taken_is_an_address_to_the_system(text: str) -> None:
+    try:
+        target = Target.of(f"http://{text}/")
+    except EgressRefusedError:
+        return
+    if target.address is None:
+        with pytest.raises(OSError, match="illegal IP address"):
+            socket.inet_aton(target.host)
 
 
 @given(st.ip_addresses(network="8.0.0.0/8") | st.ip_addresses(network="1.1.0.0/16"))

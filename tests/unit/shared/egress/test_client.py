@@ -46,12 +46,12 @@ class Receiver:
 
         self.answers[path] = answer
 
-    async def start(self, context: ssl.SSLContext | None = None) -> web.AppRunner:
+    async def start(self, context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> web.AppRunner:
         app = web.Application()
         app.router.add_route("*", "/{tail:.*}", self.handle)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+        site = web.TCPSite(runner, host, 0, ssl_context=context)
         await site.start()
         self.port = runner.addresses[0][1]
         return runner
@@ -264,6 +264,31 @@ async def test_an_answer_has_a_limit_in_size_and_in_time(receiver: Receiver) -> 
             await client.request("GET", f"http://127.0.0.1:{receiver.port}/endless")
         with pytest.raises(DeadlineExceededError):
             await client.request("GET", f"http://127.0.0.1:{receiver.port}/silent")
+
+
+async def test_a_name_server_that_says_nothing_is_not_waited_for_longer_than_the_policy_allows() -> None:
+    class Silent(Names):
+        async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
+            await asyncio.Event().wait()
+            raise AssertionError(host)
+
+    async with EgressClient(Policy(timeout=0.1), resolver=Silent()) as client:
+        with pytest.raises(DeadlineExceededError):
+            await client.request("GET", "https://slow.example/")
+
+
+async def test_an_exempt_address_of_version_6_is_reached_however_it_is_written() -> None:
+    receiver = Receiver()
+    try:
+        runner = await receiver.start(host="::1")
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    try:
+        async with EgressClient(exempting(("::1", receiver.port))) as client:
+            for host in ("[::1]", "[0:0::0:1]", "[0000::0001]"):
+                assert (await client.request("GET", f"http://{host}:{receiver.port}/")).status == 200
+    finally:
+        await runner.cleanup()
 
 
 async def test_proxies_of_the_environment_are_not_used(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
