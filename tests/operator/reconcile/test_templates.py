@@ -61,7 +61,7 @@ async def key(admin: Kube, operator) -> AsyncIterator[str]:
     async def is_ready() -> bool:
         return await admin.condition(ours("ApiKey", "caller", "templated")) == ("True", "Ready")
 
-    await until(is_ready, "the key is ready")
+    await until(is_ready, "the key is ready", 60)
     secret = await admin.get(Ref("v1", "Secret", "key", "templated"))
     yield base64.b64decode(secret["data"]["key"]).decode()
     await admin.delete(ours("Tenant", "templated"))
