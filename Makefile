@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos lint bench bench-gateway bench-litellm generate lock clean bench-start conformance
+.PHONY: help install demo test chaos soak lint bench bench-gateway bench-litellm generate lock clean bench-start conformance
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ test: lint ## linters, types, layers, generated files, then all tests
 
 chaos: install ## kill gateways, PostgreSQL and Valkey under load, and print what the ledger made of it
 	$(BIN)/pytest -s tests/chaos
+
+soak: install ## compare the ledger with the simplest one for a million steps, or LOAM_SOAK_STEPS, or LOAM_SOAK_MINUTES
+	$(BIN)/python -m tests.chaos.soak
 
 lint: install ## linters, types, layers, generated files
 	$(BIN)/ruff check

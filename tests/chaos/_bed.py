@@ -148,7 +148,7 @@ class Load:
 
     async def run(self) -> None:
         """Send everything."""
-        timeout = aiohttp.ClientTimeout(total=120)
+        timeout = aiohttp.ClientTimeout(total=60)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
             await asyncio.gather(*(self._caller(session) for _ in range(self.at_once)))
 
@@ -181,7 +181,6 @@ class Load:
                 return Told(request_id, how, End.CUT, type(error).__name__)
             if told.error != "unavailable":
                 return told
-            self.again[told.error] += 1
             await asyncio.sleep(0.5)
 
     def _body(self, request_id: str, how: How) -> bytes:
@@ -199,9 +198,11 @@ class Load:
         url = f"{next(self._turns).public}/v1/chat/completions"
         async with session.post(url, data=body, headers=headers) as response:
             if response.status != 200:
-                error = orjson.loads(await response.read())["error"]["code"]
-                refused = error in ("budget_exceeded", "unavailable")
-                return Told(request_id, how, End.REFUSED if refused else End.CUT, error)
+                error = orjson.loads(await response.read())["error"]
+                if error["code"] == "unavailable":
+                    self.again[error["message"]] += 1
+                refused = error["code"] in ("budget_exceeded", "unavailable")
+                return Told(request_id, how, End.REFUSED if refused else End.CUT, error["code"])
             if how is How.PLAIN:
                 await response.read()
                 return Told(request_id, how, End.ANSWERED, cost_usd=response.headers["x-loam-cost-usd"])

@@ -107,16 +107,3 @@ async def open_ledger(database_url: str) -> AsyncIterator[OpenLedger]:
 async def ledger(open_ledger: OpenLedger) -> Ledger:
     """One ledger."""
     return await open_ledger()
-
-
-@pytest_asyncio.fixture(scope="module")
-async def model_ledgers(database_url: str) -> AsyncIterator[list[Ledger]]:
-    """Three gateways that stay for the whole module."""
-    pools = [await connect(database_url, 3) for _ in range(3)]
-    ledgers = [Ledger(pool, reap_seconds=NEVER) for pool in pools]
-    for ledger in ledgers:
-        await ledger.start()
-    yield ledgers
-    for ledger, pool in zip(ledgers, pools, strict=True):
-        await ledger.close()
-        await pool.close()
