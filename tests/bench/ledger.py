@@ -1,4 +1,4 @@
-"""How many hold and settle pairs a second one gateway's ledger does, fsync on, all on one hot tenant.
+"""How many hold and settle pairs a second one gateway's ledger does, fsync on, on one hot tenant and on many.
 
 ``python -m tests.bench.ledger`` starts a PostgreSQL of its own and writes build/bench/ledger.json.
 """
@@ -6,6 +6,7 @@
 import asyncio
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import uvloop
@@ -20,13 +21,14 @@ from .figures import write
 
 _SECONDS = 4.0
 _WARM_UP_SECONDS = 1.0
+_MANY = 256
 _SETTLEMENT = Settlement(cost_nanos=750, tokens=Tokens(input=750), price=Price(input=1_000_000), provider="Bedrock")
 
 
-async def pair(ledger: Ledger, times: list[float]) -> None:
+async def pair(ledger: Ledger, times: list[float], tenant: str = "acme") -> None:
     """One request's money, from the hold to the posting; the hold's seconds go to `times`."""
     request = HoldRequest(
-        *("bench", "acme", "backend", Kind.COMPLETION, "claude-haiku", 500),
+        *("bench", tenant, "backend", Kind.COMPLETION, "claude-haiku", 500),
         output_nanos_per_million=1_250_000,
         max_output_tokens=400,
         user="ada",
@@ -38,23 +40,24 @@ async def pair(ledger: Ledger, times: list[float]) -> None:
     await ledger.settle(hold, _SETTLEMENT)
 
 
-async def measure(ledger: Ledger, in_flight: int, seconds: float) -> dict[str, Any]:
-    """Pairs a second and the hold's latency with so many requests at a time."""
+async def measure(ledger: Ledger, in_flight: int, seconds: float, tenants: Sequence[str] = ("acme",)) -> dict[str, Any]:
+    """Pairs a second, the hold's latency, and the gateway's own CPU, with so many requests at a time."""
     times: list[float] = []
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
 
-    async def caller() -> None:
+    async def caller(tenant: str) -> None:
         while time.perf_counter() - began < seconds:
-            await pair(ledger, times)
+            await pair(ledger, times, tenant)
 
-    await asyncio.gather(*(caller() for _ in range(in_flight)))
-    took = time.perf_counter() - began
+    await asyncio.gather(*(caller(tenants[number % len(tenants)]) for number in range(in_flight)))
+    took, cpu = time.perf_counter() - began, time.process_time() - cpu_began
     cuts = statistics.quantiles(times, n=100)
     return {
-        "inFlight": in_flight,
+        "inFlight": in_flight if len(tenants) == 1 else f"{in_flight}_tenants",
         "pairsPerSecond": round(len(times) / took),
         "holdP50Ms": round(cuts[49] * 1000, 2),
         "holdP95Ms": round(cuts[94] * 1000, 2),
+        "cpuUs": round(cpu / len(times) * 1e6),
     }
 
 
@@ -62,11 +65,15 @@ async def run(url: str) -> list[dict[str, Any]]:
     """All measurements, on a ledger that adds up afterwards."""
     pool = await connect(url, 4)
     async with pool, Ledger(pool) as ledger:
-        await pool.execute("INSERT INTO tenants (name, uid) VALUES ('acme', 'uid')")
-        await pool.execute("INSERT INTO api_keys (tenant, key_id, name) VALUES ('acme', 'backend', 'backend')")
-        await ledger.set_policy(Policy("acme", Scope.TENANT, Period.MONTH, 10**15))
+        many = [f"tenant-{number}" for number in range(_MANY)]
+        for tenant in ("acme", *many):
+            await pool.execute("INSERT INTO tenants (name, uid) VALUES ($1, 'uid')", tenant)
+            await pool.execute("INSERT INTO api_keys (tenant, key_id, name) VALUES ($1, 'backend', '')", tenant)
+            await ledger.set_policy(Policy(tenant, Scope.TENANT, Period.MONTH, 10**15))
         await measure(ledger, 16, _WARM_UP_SECONDS)
         results = [await measure(ledger, in_flight, _SECONDS) for in_flight in (1, 16, 64)]
+        await measure(ledger, _MANY, _WARM_UP_SECONDS, many)
+        results.append(await measure(ledger, _MANY, _SECONDS, many))
         assert await ledger.verify() == []
     return results
 
@@ -78,9 +85,8 @@ def main() -> None:
         results = uvloop.run(run(server.url("postgres")))
     for result in results:
         print(
-            "{inFlight:>4} in flight: {pairsPerSecond:>6} pairs/s, hold p50 {holdP50Ms} ms, p95 {holdP95Ms} ms".format(
-                **result
-            )
+            "{inFlight:>11} in flight: {pairsPerSecond:>6} pairs/s, hold p50 {holdP50Ms} ms, p95 {holdP95Ms} ms, "
+            "{cpuUs} µs of the gateway's CPU a pair".format(**result)
         )
     write(
         "ledger", {f"{name}_{r['inFlight']}": value for r in results for name, value in r.items() if name != "inFlight"}

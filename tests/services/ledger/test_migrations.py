@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from loam_gateway.ledger import Ledger
+from loam_gateway.ledger.model import Hold, HoldRequest, Kind
 from loam_gateway.migrations import upgrade
 from loam_shared.errors import UnavailableError
 
@@ -65,3 +66,41 @@ async def test_a_ledger_on_a_database_without_schema_says_what_to_do(empty_datab
     async with asyncpg.create_pool(empty_database, min_size=0) as pool:
         with pytest.raises(UnavailableError, match="python -m loam_gateway migrate"):
             await Ledger(pool).start()
+
+
+async def test_a_ledger_of_an_earlier_release_goes_on_where_it_stood(empty_database):
+    """Open holds lay in partitions then; they are settled, expired and counted as if nothing had happened."""
+    await asyncio.to_thread(upgrade, empty_database, "0003")
+    async with asyncpg.create_pool(empty_database, min_size=0) as pool:
+        await pool.execute(_EARLIER)
+        await asyncio.to_thread(upgrade, empty_database)
+        async with Ledger(pool, reap_seconds=3600) as ledger:
+            assert await ledger.verify() == []
+            await ledger.reap()
+            row = await pool.fetchrow("SELECT held, posted FROM accounts WHERE tenant = 'old'")
+            assert tuple(row) == (30, 75)
+            assert await pool.fetchval("SELECT array_agg(cost ORDER BY cost) FROM entries") == [5, 70]
+            hold = await ledger.hold(HoldRequest("r", "old", "backend", Kind.COMPLETION, "m", 25))
+            assert isinstance(hold, Hold)
+            assert hold.remaining_nanos == 200 - 75 - 30 - 25
+            assert await ledger.verify() == []
+
+
+_EARLIER = """
+INSERT INTO tenants (name, uid) VALUES ('old', 'uid');
+INSERT INTO api_keys (tenant, key_id, name) VALUES ('old', 'backend', 'backend');
+INSERT INTO budget_policies (tenant, scope, subject, period, origin, cap)
+VALUES ('old', 'tenant', '', 'month', 'manifest', 200);
+INSERT INTO accounts (tenant, scope, subject, period, window_start, window_end, cap, held, posted)
+VALUES ('old', 'tenant', '', 'month', date_trunc('month', now(), 'UTC'),
+        date_trunc('month', now(), 'UTC') + interval '1 month', 200, 100, 5);
+INSERT INTO holds (request_id, held_at, expires_at, nanos, output_tokens, accounts, root_request_id, kind, tenant,
+                   key_id, model, markup_ppm)
+SELECT gen_random_uuid(), now(), now() + life, nanos, 0, (SELECT array_agg(id) FROM accounts), 'r', 'stream', 'old',
+       'backend', 'm', 0
+FROM (VALUES (interval '1 hour', 30), (interval '-1 second', 70)) AS h(life, nanos);
+INSERT INTO entries
+SELECT gen_random_uuid(), now(), now(), 'completion', 'complete', false, NULL, 'old', 'backend', NULL, NULL, NULL, NULL,
+       'r', 'm', 'Bedrock', 'us-east-1', 5, 0, 0, 0, 0, 1000000, 0, 0, 0, 0, 5, 5, 0, 0,
+       (SELECT array_agg(id) FROM accounts)
+"""
