@@ -72,6 +72,12 @@ class Metrics:
         )
         self.streams = Gauge("loam_streams_open", "Answers that are being streamed.", registry=self.registry)
         self.websockets = Gauge("loam_websockets", "Open WebSocket connections.", registry=self.registry)
+        self.streams = Gauge("loam_resumable_streams", "Resumable streams under way here.", registry=self.registry)
+        self.streams_open = Counter(
+            "loam_streams_failed_open",
+            "Streams that could not be made resumable because Redis did not answer.",
+            registry=self.registry,
+        )
 
     def _of_alerts(self) -> None:
         self.alerts_raised = Counter(

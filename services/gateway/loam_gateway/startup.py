@@ -77,7 +77,7 @@ async def _opened(
         pipelines=await enter(pipelines.opened(settings.database_url, pool, store, secrets.vault, secrets.signing_key)),
         templates=templates.opened(known),
         alerts=await enter(alerts.opened(pool, database.ledger, secrets.vault, metrics)),
-        streams=await enter(streams.opened(redis, settings, secrets.vault)),
+        streams=await enter(streams.opened(redis, settings, secrets.vault, metrics)),
         sockets=Crowd(settings.websockets_per_tenant, metrics.websockets),
         metrics=metrics,
     )

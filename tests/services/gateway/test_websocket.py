@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket as sockets
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -330,6 +331,14 @@ async def test_a_revoked_key_closes_its_websocket_and_cuts_what_runs(gateway, te
         async with asyncio.timeout(1):
             assert await closed(socket) == 4401
     assert [entry["outcome"] for entry in await settled(query, tenant, 1)] == ["cut"]
+
+
+async def test_a_key_that_expires_closes_its_websocket(gateway, tenant):
+    soon = datetime.now(UTC) + timedelta(seconds=2)
+    async with opened(gateway, tenant.new_key(expiresAt=soon.isoformat())) as socket:
+        async with asyncio.timeout(5):
+            assert await closed(socket) == 4401
+        assert datetime.now(UTC) >= soon
 
 
 async def test_a_suspended_tenant_loses_its_websockets(gateway, tenant):

@@ -90,10 +90,10 @@ class Directory:
         told, self._change = self._change, asyncio.Event()
         told.set()
 
-    async def changed(self, seconds: float) -> None:
-        """Wait until something changed, for at most `seconds` seconds."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._change.wait(), seconds)
+    @property
+    def change(self) -> asyncio.Event:
+        """Set at the next change. Whoever looks something up takes it before, so that no change falls in between."""
+        return self._change
 
 
 @contextlib.asynccontextmanager

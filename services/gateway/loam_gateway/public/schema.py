@@ -185,6 +185,7 @@ _METERED_HEADERS = {
     "x-loam-model": "The model that answered: the one that was named, or a fallback.",
     "x-loam-max-tokens": "The output limit that the budget left room for, where it is less than was asked.",
     "x-loam-dropped-params": "Parameters that the model does not take.",
+    "x-loam-stream-id": "Names a stream that may be resumed, where that was asked for.",
 }
 
 
@@ -225,6 +226,8 @@ def _describe(found: _Schema, name: str) -> None:
         found["security"] = []
     if operation.repeatable or operation.metered:
         found.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
+    if operation.metered and operation.events:
+        found["parameters"].append(_RESUME)
     _add_body(found, operation)
     found["responses"] = _responses(found, operation)
 
@@ -314,6 +317,13 @@ def _ref(kind: type[BaseModel]) -> _Schema:
     return {"$ref": _REF.format(model=kind.__name__)}
 
 
+_RESUME = {
+    "name": "x-loam-resume",
+    "in": "header",
+    "required": False,
+    "description": "`true` lets a stream outlive its connection; `x-loam-stream-id` in its answer says where it goes on.",
+    "schema": {"type": "string", "enum": ["true", "false"]},
+}
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",

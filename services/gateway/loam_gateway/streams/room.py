@@ -9,6 +9,7 @@ from fastapi import Response
 
 from loam_gateway.adapters.redis import Redis, RedisUnavailableError
 from loam_gateway.adapters.redis_tail import Tail
+from loam_gateway.metrics import Metrics
 from loam_gateway.settings import Settings
 from loam_gateway.sse import EventStream
 from loam_gateway.streams.buffer import Buffer, Found, Name
@@ -25,8 +26,9 @@ _LOST = "the gateway that made this stream is gone, or Redis lost it; ask again 
 class Streams:
     """Begins streams that may be resumed, and resumes them: for the tenant and key that began them, nobody else."""
 
-    def __init__(self, buffer: Buffer, *, grace: float, max_bytes: int) -> None:
+    def __init__(self, buffer: Buffer, metrics: Metrics, *, grace: float, max_bytes: int) -> None:
         self._buffer = buffer
+        self._metrics = metrics
         self._grace = grace
         self._max_bytes = max_bytes
         self._here: dict[Name, tuple[Making, asyncio.Task[None]]] = {}
@@ -38,6 +40,7 @@ class Streams:
         try:
             await self._buffer.append(name, (), oldest=1, next_number=1, end=False)
         except RedisUnavailableError:
+            self._metrics.streams_open.inc()
             return await make()
         response = await making.begin(make)
         if not isinstance(response, EventStream):
@@ -78,7 +81,12 @@ class Streams:
     def _keep(self, name: Name, making: Making) -> None:
         task = asyncio.create_task(making.run())
         self._here[name] = (making, task)
-        task.add_done_callback(lambda _task: self._here.pop(name))
+        self._metrics.streams.inc()
+        task.add_done_callback(lambda _task: self._forget(name))
+
+    def _forget(self, name: Name) -> None:
+        self._metrics.streams.dec()
+        del self._here[name]
 
     async def _found(self, name: Name, after: int) -> Found:
         try:
@@ -108,11 +116,11 @@ class Streams:
 
 
 @contextlib.asynccontextmanager
-async def opened(redis: Redis, settings: Settings, vault: Vault) -> AsyncIterator[Streams]:
+async def opened(redis: Redis, settings: Settings, vault: Vault, metrics: Metrics) -> AsyncIterator[Streams]:
     """Streams that are all over, and settled, when the context ends."""
     async with Tail.open(settings.redis_url) as tail:
         buffer = Buffer(redis, tail, vault, keep_seconds=settings.resume_seconds)
-        streams = Streams(buffer, grace=settings.resume_seconds, max_bytes=settings.resume_bytes)
+        streams = Streams(buffer, metrics, grace=settings.resume_seconds, max_bytes=settings.resume_bytes)
         try:
             yield streams
         finally:

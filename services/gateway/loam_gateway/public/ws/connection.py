@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 
 import structlog
 from fastapi import Response
@@ -10,6 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from loam_gateway.adapters import postgres
 from loam_gateway.auth import key_owner
+from loam_gateway.directory.model import Principal
 from loam_gateway.failures import told_failure
 from loam_gateway.public.ws import frames
 from loam_gateway.public.ws.frames import Action
@@ -35,6 +37,8 @@ _BAD_FRAMES = 20
 _DRAINED_FOR = 0.8
 # What happens to keys is told at once; should that be lost, it is looked up this often.
 _LOOK_SECONDS = 30.0
+# The directory may say for a moment that a key is good which has just expired.
+_EXPIRY_SECONDS = 0.9
 _FACTS = {"x-loam-model": "model", "x-loam-cache": "cache", "x-loam-template": "template", STREAM_ID: "streamId"}
 _log = structlog.get_logger()
 
@@ -75,11 +79,11 @@ class Connection:
                     await self._websocket.close(close.code, close.reason)
 
     async def _watch(self) -> None:
-        """Close as soon as the key is revoked or its tenant suspended."""
+        """Close as soon as the key is revoked or expired, or its tenant suspended."""
         while True:
+            change, seconds = self._deps.directory.change, _LOOK_SECONDS
             try:
-                await self._deps.directory.changed(_LOOK_SECONDS)
-                await key_owner(self._digest, self._deps)
+                seconds = _until(await key_owner(self._digest, self._deps))
             except InvalidApiKeyError as error:
                 raise _ClosedError(REVOKED, error.message) from error
             except ForbiddenError as error:
@@ -87,6 +91,8 @@ class Connection:
             except postgres.FAILURES as error:
                 # Nothing costs anything without PostgreSQL.
                 _log.warning("a WebSocket's key cannot be looked up", reason=str(error))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(change.wait(), seconds)
 
     async def _receive(self, group: asyncio.TaskGroup) -> None:
         while True:
@@ -211,3 +217,11 @@ class Connection:
             raise _ClosedError(_ABNORMAL, "the client does not read") from error
         except (WebSocketDisconnect, RuntimeError) as error:
             raise _ClosedError(_ABNORMAL, "the client is gone") from error
+
+
+def _until(caller: Principal) -> float:
+    """Seconds until the caller's key has to be looked up again."""
+    if caller.expires_at is None:
+        return _LOOK_SECONDS
+    left = (caller.expires_at - datetime.now(UTC)).total_seconds()
+    return min(_LOOK_SECONDS, max(left, 0) + _EXPIRY_SECONDS)
