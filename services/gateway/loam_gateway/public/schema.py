@@ -146,7 +146,7 @@ OPERATIONS: dict[str, Operation] = {
         repeatable=True,
     ),
     "GET /v1/auth/keys": Operation("Keys", "keys:write", answers={200: [shapes.KeyList]}),
-    "DELETE /v1/auth/keys/{key_id}": Operation("Keys", "keys:write", refusals=(404,)),
+    "DELETE /v1/auth/keys/{key_id}": Operation("Keys", "keys:write", refusals=(404, 409)),
     "POST /v1/auth/keys/{key_id}/rotate": Operation(
         "Keys", "keys:write", answers={200: [shapes.RotatedKeySecret]}, refusals=(404, 409), repeatable=True
     ),
