@@ -321,8 +321,8 @@ _RESUME = {
     "name": "x-loam-resume",
     "in": "header",
     "required": False,
-    "description": "`true` lets a stream outlive its connection; `x-loam-stream-id` in its answer says where it goes on.",
-    "schema": {"type": "string", "enum": ["true", "false"]},
+    "description": "`true` lets a stream outlive its connection; `x-loam-stream-id` of the answer names it.",
+    "schema": {"type": "string"},
 }
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
