@@ -114,12 +114,15 @@ def _state(router, name):
     return router.metric("loam_breaker_state", model=name)
 
 
-def test_a_model_whose_circuit_is_open_falls_back_at_once_to_another_provider(caller, route, faults, play):
+def test_a_model_whose_circuit_is_open_falls_back_at_once_to_another_provider(caller, route, faults, play, query):
     name = route("falls", regions=["us-east-1"], fallbacks=["gpt"])
     faults(down(caller))
     for _ in range(5):
         assert ask(caller, name).headers["x-loam-model"] == "gpt"
     assert len(play.asked) == 5
+    # Three times it was held and asked for nothing; then it is left alone.
+    models = [entry["model"] for entry in query(ENTRIES, caller.name)]
+    assert models == [name, "gpt"] * 3 + ["gpt"] * 2
 
 
 def test_throttling_does_not_open_a_circuit(caller, route, faults):

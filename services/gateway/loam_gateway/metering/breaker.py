@@ -58,14 +58,16 @@ class Breaker:
         """How long no call is admitted; 0 or less when one is."""
         return 0.0 if self._opened_at is None else self._opened_at + self._cooldown - self._clock()
 
-    def admits(self) -> bool:
+    @property
+    def would_admit(self) -> bool:
         """Whether a call may be made now; of those that come after the cool-down, one."""
-        if self._opened_at is None:
-            return True
-        if self._probing or self.seconds_left > 0:
-            return False
-        self._probing = True
-        return True
+        return self._opened_at is None or not (self._probing or self.seconds_left > 0)
+
+    def admits(self) -> bool:
+        """As `would_admit`, for a call that is made at once if so."""
+        admitted = self.would_admit
+        self._probing |= admitted and self._opened_at is not None
+        return admitted
 
     @contextlib.contextmanager
     def calling(self) -> Iterator[None]:

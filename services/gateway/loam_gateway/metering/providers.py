@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import structlog
@@ -14,6 +14,7 @@ from loam_gateway.adapters.openai import OpenAI
 from loam_gateway.adapters.provider import MAYBE_BILLED, RETRYABLE, Client, FailureKind, ProviderCallError, Target
 from loam_gateway.directory.model import Model
 from loam_gateway.metering.breaker import Breaker, Breakers
+from loam_gateway.metering.calls import Call
 from loam_gateway.metering.charge import Charge, Quote
 from loam_gateway.metering.order import targets
 from loam_gateway.metrics import Metrics
@@ -39,6 +40,23 @@ class Provider:
     def failing(self) -> bool:
         """Whether calls have lately failed so often that some are not made."""
         return self._breakers.any_open
+
+    def promising(self, offers: Iterable[Call]) -> Iterator[Call]:
+        """Those of `offers` that need not be left alone everywhere: for the others no hold is taken. At least one."""
+        left_alone: Call | None = None
+        some = False
+        for offer in offers:
+            if self._may_be_called(offer.quote):
+                some = True
+                yield offer
+            else:
+                left_alone = left_alone or offer
+        if left_alone is not None and not some:
+            yield left_alone
+
+    def _may_be_called(self, quote: Quote) -> bool:
+        places = targets(quote, self._default_region)
+        return any(self._breakers.of(quote.model.name, place.region).would_admit for place in places)
 
     async def call(self, charge: Charge, do: Callable[[Client, Target], Awaitable[_Result]]) -> _Result:
         """What `do` gives in the first region that serves. Raises ProviderCallError, the last region's."""
