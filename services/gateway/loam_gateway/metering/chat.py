@@ -53,7 +53,7 @@ async def _complete_with_any(
     # With an Idempotency-Key there is one provider call, whatever it takes.
     patience = 0 if order.claim else deps.settings.hedge_seconds
     failure: ProviderCallError | None = None
-    for call in calls.each(order, request, first):
+    for call in deps.provider.promising(calls.each(order, request, first)):
         try:
             return await hedged(attempt, call, patience)
         except ProviderCallError as error:
@@ -147,7 +147,7 @@ class ChatStream:
 
     async def _chunks_of_any(self, first: Call, permit: Permit) -> AsyncGenerator[Chunk, None]:
         failure: ProviderCallError | None = None
-        for call in calls.each(self._order, self._request, first):
+        for call in self._deps.provider.promising(calls.each(self._order, self._request, first)):
             try:
                 async with contextlib.aclosing(self._chunks_of(call, permit)) as chunks:
                     async for chunk in chunks:
