@@ -70,6 +70,9 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
+        self.waiting = Gauge(
+            "loam_requests_waiting", "Requests that wait for their tenant's turn.", registry=self.registry
+        )
         self.streams = Gauge("loam_streams_open", "Answers that are being streamed.", registry=self.registry)
         self.websockets = Gauge("loam_websockets", "Open WebSocket connections.", registry=self.registry)
         self.streams = Gauge("loam_resumable_streams", "Resumable streams under way here.", registry=self.registry)

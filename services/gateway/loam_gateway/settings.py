@@ -53,6 +53,8 @@ class Settings(DatabaseSettings):
     """How long a stop waits for calls that are under way."""
     max_body_bytes: int = Field(default=10 * 2**20, gt=0)
     """The largest body of a request that is no upload."""
+    requests_at_work: int = Field(default=8, ge=1)
+    """How many requests are worked on at once, not counting those that wait for a provider. Tenants take turns."""
     database_connections: int = Field(default=16, ge=4)
     """The most connections to PostgreSQL."""
     ledger_retention_months: int = Field(default=24, ge=1)

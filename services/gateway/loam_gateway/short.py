@@ -96,7 +96,12 @@ def _handler(endpoint: Callable[..., Any]) -> Handler | None:
 
     async def handle(request: Request, runtime: Runtime) -> Response:
         deps = await state_of(runtime)
-        answer: Response = await endpoint(request=request, deps=deps, caller=await find(request, deps))
-        return answer
+        caller = await find(request, deps)
+        answering: Awaitable[Response] = endpoint(request=request, deps=deps, caller=caller)
+        if request.method != "POST":
+            return await answering
+        # What costs, or creates, waits for its tenant's turn, in which it begins.
+        async with deps.turns.slot(caller.tenant) as request.state.slot:
+            return await answering
 
     return handle

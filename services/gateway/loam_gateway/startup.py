@@ -20,6 +20,7 @@ from loam_gateway.cache.room import ResponseCache
 from loam_gateway.directory import cache as directory
 from loam_gateway.ledger import Ledger
 from loam_gateway.metering import providers
+from loam_gateway.metering.fairness import FairQueue
 from loam_gateway.pipelines import room as pipelines
 from loam_gateway.settings import Settings
 from loam_gateway.state import Runtime, State
@@ -62,6 +63,8 @@ async def _opened(
     store = await enter(storage.opened(settings, pool, secrets.vault))
     known = await enter(directory.opened(pool, secrets.vault, settings.database_url))
     redis = await enter(Redis.open(settings.redis_url))
+    turns = FairQueue(settings.requests_at_work)
+    metrics.waiting.set_function(lambda: turns.waiting)
     return State(
         settings=settings,
         pool=pool,
@@ -79,6 +82,7 @@ async def _opened(
         alerts=await enter(alerts.opened(pool, database.ledger, secrets.vault, metrics)),
         streams=await enter(streams.opened(redis, settings, secrets.vault, metrics)),
         sockets=Crowd(settings.websockets_per_tenant, metrics.websockets),
+        turns=turns,
         metrics=metrics,
     )
 

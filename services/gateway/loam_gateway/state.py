@@ -13,6 +13,7 @@ from loam_gateway.alerts import Alerts
 from loam_gateway.cache.room import ResponseCache
 from loam_gateway.directory.cache import Directory
 from loam_gateway.ledger import Ledger
+from loam_gateway.metering.fairness import FairQueue
 from loam_gateway.metering.providers import Provider
 from loam_gateway.metrics import Metrics
 from loam_gateway.pipelines.room import Room
@@ -45,6 +46,7 @@ class State:
     streams: Streams
     sockets: Crowd
     alerts: Alerts
+    turns: FairQueue
     metrics: Metrics
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loam_gateway.metering.fairness import FairQueue, Turn
+from loam_gateway.metering.fairness import FairQueue
 
 
 async def test_turns_go_round_the_tenants_and_by_arrival_within_one() -> None:
@@ -56,18 +56,36 @@ async def test_a_turn_given_to_someone_who_just_went_away_is_passed_on() -> None
 
 async def test_a_request_gives_its_turn_back_once_however_often_it_says_so() -> None:
     queue = FairQueue(1)
-    turn = Turn(queue, "a")
-    await turn.take()
-    await turn.take()
-    turn.give_back()
-    turn.give_back()
-    async with asyncio.timeout(1):
-        await queue.enter("b")
+    slot = queue.slot("a")
+    async with slot, slot:
+        slot.give_back()
+        slot.give_back()
+        async with asyncio.timeout(1):
+            await queue.enter("b")
     entering = asyncio.create_task(queue.enter("c"))
     await asyncio.sleep(0)
     assert not entering.done()
     queue.leave()
     await entering
+
+
+async def test_two_branches_of_one_request_keep_one_turn() -> None:
+    queue = FairQueue(1)
+    slot = queue.slot("a")
+
+    async def branch() -> None:
+        async with slot:
+            await asyncio.sleep(0)
+
+    await queue.enter("b")
+    async with asyncio.TaskGroup() as branches:
+        branches.create_task(branch())
+        branches.create_task(branch())
+        await asyncio.sleep(0)
+        queue.leave()
+    async with asyncio.timeout(1):
+        await queue.enter("c")
+    assert queue.waiting == 0
 
 
 @settings(max_examples=60, deadline=None)

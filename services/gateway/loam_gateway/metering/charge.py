@@ -13,6 +13,7 @@ from loam_gateway.ledger import Ledger
 from loam_gateway.ledger.model import Hold, HoldRequest, Outcome, Posting, Replay, Settlement, Tokens
 from loam_gateway.metering import traces
 from loam_gateway.metering.bounds import CUT_ALLOWANCE_TOKENS
+from loam_gateway.metering.fairness import Slot
 from loam_gateway.metering.pricing import PriceList
 from loam_gateway.metrics import Metrics
 from loam_shared import telemetry
@@ -80,8 +81,9 @@ class Charge:
     was used. Then `settle`; what was not settled is when the charge is closed.
     """
 
-    def __init__(self, ledger: Ledger, metrics: Metrics, hold: Hold, quote: Quote, span: Span) -> None:
+    def __init__(self, ledger: Ledger, metrics: Metrics, hold: Hold, quote: Quote, slot: Slot, span: Span) -> None:
         self._ledger = ledger
+        self._slot = slot
         self._metrics = metrics
         self.hold = hold
         self.quote = quote
@@ -141,12 +143,16 @@ class Charge:
 
     async def _post(self, settlement: Settlement) -> Posting:
         with self.span.child("settle"):
-            posting = await to_the_end(self._ledger.settle(self.hold, settlement))
+            posting = await to_the_end(self._settled(settlement))
         self.posting = posting
         self._log(settlement, posting)
         traces.posted(self.span, settlement, posting)
         self._count(settlement, posting.cost_nanos)
         return posting
+
+    async def _settled(self, settlement: Settlement) -> Posting:
+        async with self._slot:
+            return await self._ledger.settle(self.hold, settlement)
 
     def _log(self, settlement: Settlement, posting: Posting) -> None:
         """One line for each metered call, at the level `debug`: the ledger has all of it, and for good."""
@@ -175,17 +181,19 @@ class Charge:
 
 
 @contextlib.asynccontextmanager
-async def charged(ledger: Ledger, metrics: Metrics, request: HoldRequest, quote: Quote) -> AsyncIterator[Charge]:
+async def charged(
+    ledger: Ledger, metrics: Metrics, request: HoldRequest, quote: Quote, slot: Slot
+) -> AsyncIterator[Charge]:
     """Hold what `quote` bounds for the time of the context, and settle it however the context ends.
 
     Raises what `Ledger.hold` raises, Replayed, and DeadlineExceededError when the hold could not be kept.
     """
     with telemetry.current().child("hold"):
-        hold = await _held(ledger, request)
+        hold = await _held(ledger, request, slot)
     if isinstance(hold, Replay):
         raise Replayed(hold.answer)
     with metrics.holds.track_inprogress(), traces.call(request, quote.model) as span:
-        charge = Charge(ledger, metrics, hold, quote, span)
+        charge = Charge(ledger, metrics, hold, quote, slot, span)
         try:
             async with _kept(ledger, hold):
                 yield charge
@@ -193,7 +201,7 @@ async def charged(ledger: Ledger, metrics: Metrics, request: HoldRequest, quote:
             await charge.close()
 
 
-async def _held(ledger: Ledger, request: HoldRequest) -> Hold | Replay:
+async def _held(ledger: Ledger, request: HoldRequest, slot: Slot) -> Hold | Replay:
     """The hold, or the answer that the first request with the same Idempotency-Key gets meanwhile.
 
     When that one ends without an answer, the next in line takes its place. Raises what `Ledger.hold` raises.
@@ -202,7 +210,8 @@ async def _held(ledger: Ledger, request: HoldRequest) -> Hold | Replay:
     deadline = loop.time() + _TWIN_PATIENCE_SECONDS
     while True:
         try:
-            return await ledger.hold(request)
+            async with slot:
+                return await ledger.hold(request)
         except IdempotencyPendingError:
             if loop.time() + pause > deadline:
                 raise

@@ -36,6 +36,7 @@ async def complete(deps: State, order: Order, request: ChatRequest) -> Answer:
     estimate = bounds.estimate_tokens(first.quote.input_tokens)
     with reuse.turn_of(deps, order, request) as turn:
         async with admitted(deps.redis, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit:
+            order.slot.give_back()
             try:
                 cached = await turn.answer()
                 if cached is None:
@@ -126,6 +127,7 @@ class ChatStream:
         estimate = bounds.estimate_tokens(first.quote.input_tokens)
         with reuse.turn_of(deps, order, self._request, alone=True) as self._turn:
             async with admitted(deps.redis, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit:
+                order.slot.give_back()
                 cached = await self._turn.answer()
                 if cached is not None:
                     permit.tokens = 0

@@ -30,7 +30,7 @@ async def charged_chat(deps: State, order: Order, call: Call, kind: Kind) -> Asy
 
 
 def _charged(deps: State, order: Order, quote: Quote, kind: Kind) -> contextlib.AbstractAsyncContextManager[Charge]:
-    return charged(deps.ledger, deps.metrics, order.hold_request(quote, kind), quote)
+    return charged(deps.ledger, deps.metrics, order.hold_request(quote, kind), quote, order.slot)
 
 
 async def _counted(deps: State, call: Call) -> Quote | None:

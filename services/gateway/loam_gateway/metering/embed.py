@@ -30,6 +30,7 @@ async def embed(deps: State, order: Order, request: EmbeddingRequest) -> Answer:
     work, quote = _plan(order, request)
     estimate = quote.input_tokens // 4
     async with admitted(deps.redis, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit:
+        order.slot.give_back()
         try:
             return await _embed(deps, order, request, work, quote, permit)
         except Replayed as replayed:
@@ -50,7 +51,8 @@ async def _embed(
     deps: State, order: Order, request: EmbeddingRequest, work: list[Batch], quote: Quote, permit: Permit
 ) -> Answer:
     begun = time.perf_counter()
-    async with charged(deps.ledger, deps.metrics, order.hold_request(quote, Kind.EMBEDDING), quote) as charge:
+    hold = order.hold_request(quote, Kind.EMBEDDING)
+    async with charged(deps.ledger, deps.metrics, hold, quote, order.slot) as charge:
         run = _Run(deps, charge, work)
         vectors = await run.vectors()
         tokens = Tokens(input=run.billed)

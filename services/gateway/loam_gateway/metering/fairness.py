@@ -7,6 +7,8 @@ rotation (round-robin fair queueing, Nagle, RFC 970), within a tenant in the ord
 
 import asyncio
 from collections import deque
+from types import TracebackType
+from typing import Self
 
 
 class FairQueue:
@@ -15,6 +17,10 @@ class FairQueue:
     def __init__(self, width: int) -> None:
         self._free = width
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+
+    def slot(self, tenant: str) -> "Slot":
+        """What one request of `tenant` takes its turns with."""
+        return Slot(self, tenant)
 
     @property
     def waiting(self) -> int:
@@ -57,8 +63,12 @@ class FairQueue:
                 del self._waiting[tenant]
 
 
-class Turn:
-    """One request's turn, which it gives back while it waits for its provider and takes again afterwards."""
+class Slot:
+    """One request's turns: ``async with`` waits for one, which is over with the block or once it is given back.
+
+    Who waits for something that another request may have to do first, or for a provider, must not keep a turn
+    meanwhile.
+    """
 
     __slots__ = ("_queue", "_taken", "_tenant")
 
@@ -67,11 +77,18 @@ class Turn:
         self._tenant = tenant
         self._taken = False
 
-    async def take(self) -> None:
-        """Wait until it is this request's turn, unless it is already."""
+    async def __aenter__(self) -> Self:
         if not self._taken:
             await self._queue.enter(self._tenant)
+            if self._taken:  # Two branches of the request, a call and its hedge, waited at the same time.
+                self._queue.leave()
             self._taken = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.give_back()
 
     def give_back(self) -> None:
         """Let another go on, unless that was done already."""

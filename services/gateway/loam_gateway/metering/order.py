@@ -9,6 +9,7 @@ from loam_gateway.directory.model import Model, Principal, Tenant
 from loam_gateway.ledger.model import HoldRequest, IdempotencyClaim, Kind
 from loam_gateway.metering.bounds import USEFUL_OUTPUT_TOKENS
 from loam_gateway.metering.charge import Quote
+from loam_gateway.metering.fairness import Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class Order:
     models: tuple[Model, ...]
     request_id: str
     hold_seconds: float
+    slot: Slot
     claim: IdempotencyClaim | None = None
     cache: CachePolicy = OFF
 

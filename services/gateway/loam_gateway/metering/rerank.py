@@ -28,6 +28,7 @@ async def rerank(deps: State, order: Order, request: RerankRequest) -> Answer:
     queries, _ = queries_of(request)
     quote = Quote(model, prices_of(model), input_tokens=0, queries=queries, api_key=order.own_key(model))
     async with admitted(deps.redis, deps.metrics, order.tenant, order.caller, tokens=len(body) // 4):
+        order.slot.give_back()
         try:
             return await _rerank(deps, order, request, quote, body)
         except Replayed as replayed:
@@ -38,7 +39,8 @@ async def rerank(deps: State, order: Order, request: RerankRequest) -> Answer:
 
 async def _rerank(deps: State, order: Order, request: RerankRequest, quote: Quote, body: bytes) -> Answer:
     begun = time.perf_counter()
-    async with charged(deps.ledger, deps.metrics, order.hold_request(quote, Kind.RERANK), quote) as charge:
+    hold = order.hold_request(quote, Kind.RERANK)
+    async with charged(deps.ledger, deps.metrics, hold, quote, order.slot) as charge:
         reply = await deps.provider.call(charge, partial(_invoke, body))
         tokens = Tokens(queries=_queries(charge, request, reply))
         answer = _answer(request, charge, reply, tokens)
