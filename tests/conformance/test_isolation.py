@@ -16,7 +16,18 @@ from .test_schema import SCOPES
 
 THINGS = ("name", "document_id", "key_id", "stream_id")
 # Parameters that name nothing of anybody's.
-HARMLESS = {"limit", "cursor", "overlapHours", "from", "to", "groupBy", "live", "last-event-id", "Idempotency-Key"}
+HARMLESS = {
+    "limit",
+    "cursor",
+    "overlapHours",
+    "from",
+    "to",
+    "groupBy",
+    "live",
+    "last-event-id",
+    "Idempotency-Key",
+    "x-loam-resume",
+}
 # Fields of bodies that name a thing of a tenant.
 BODY_THINGS = {"POST /v1/complete": "template", "POST /v1/stream": "template"}
 # Words that only the other tenant's things are made of.

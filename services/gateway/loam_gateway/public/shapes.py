@@ -194,8 +194,10 @@ class KeyEntry(_Plain):
     scopes: list[str]
     user: str | None
     monthly_budget: Usd | None
+    daily_budget: Usd | None
     expires_at: datetime | None
     created_at: datetime
+    made_by: str | None
     managed_by: Literal["ApiKey manifest", "API"]
 
 
