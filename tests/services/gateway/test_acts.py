@@ -167,3 +167,19 @@ def test_a_change_that_is_refused_leaves_no_line(tenant, gateway, query):
     before = query(ACTS, tenant.name)
     assert gateway.put(f"/tenants/{tenant.name}", {"uid": "another"}).status_code == 409
     assert query(ACTS, tenant.name) == before
+
+
+def test_pipelines_are_in_the_audit_log_when_they_change_and_when_they_go(tenant, gateway, query):
+    spec = {"sources": [{"uploads": {}}]}
+    desired = {"uid": "u", "spec": spec, "endpoint": "http://127.0.0.1:1"}
+    path = f"/tenants/{tenant.name}/pipelines/handbook"
+    for change in ({}, {}, {"retrieval": {"topK": 3}}):
+        gateway.put(path, desired | {"spec": spec | change}).raise_for_status()
+    for _ in range(2):
+        gateway.delete(f"{path}?uid=u").raise_for_status()
+    last = spec | {"retrieval": {"topK": 3}}
+    assert [(act["before"], act["after"]) for act in acts(query, tenant, "pipeline.put")] == [
+        (None, spec),
+        (spec, last),
+    ]
+    assert [(act["before"], act["after"]) for act in acts(query, tenant, "pipeline.delete")] == [(last, None)]

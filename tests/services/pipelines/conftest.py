@@ -19,6 +19,7 @@ from aiohttp import web
 
 from loam_gateway import storage as storages
 from loam_gateway.adapters.postgres import Pool
+from loam_gateway.directory.changes import Act
 from loam_gateway.pipelines import catalog
 from loam_gateway.pipelines import room as rooms
 from loam_gateway.pipelines.model import PipelineId
@@ -99,7 +100,9 @@ async def pipeline(room: Room) -> PipelineId:
     """A pipeline of its own for each test, with nothing to do."""
     made = PipelineId(f"t{os.urandom(4).hex()}", "handbook")
     await room.storage.provision(made.tenant, uid="tenant-uid")
-    await catalog.put(room.pool, made, PipelinePut(uid="uid", spec=SPEC, endpoint="http://127.0.0.1:1"))
+    await catalog.put(
+        room.pool, made, PipelinePut(uid="uid", spec=SPEC, endpoint="http://127.0.0.1:1"), Act("operator", "r")
+    )
     await room.pool.execute("DELETE FROM jobs WHERE tenant = $1", made.tenant)
     return made
 

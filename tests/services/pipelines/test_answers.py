@@ -6,6 +6,7 @@ import os
 import pytest
 from joserfc.jwk import KeySet
 
+from loam_gateway.directory.changes import Act
 from loam_gateway.directory.model import Principal
 from loam_gateway.ledger.model import IdempotencyClaim
 from loam_gateway.pipelines import catalog, conversations
@@ -20,7 +21,7 @@ from loam_shared.credentials import InvalidCallerTokenError, verify_caller
 
 @pytest.fixture
 async def served(room, pipeline, service):
-    await catalog.put(room.pool, pipeline, PipelinePut(uid="uid", spec={}, endpoint=service.url))
+    await catalog.put(room.pool, pipeline, PipelinePut(uid="uid", spec={}, endpoint=service.url), Act("operator", "r"))
     return pipeline
 
 

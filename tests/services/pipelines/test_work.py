@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from loam_gateway.directory.changes import Act
 from loam_gateway.pipelines import catalog, documents, housekeeping, versions
 from loam_gateway.pipelines.model import PipelineId, StoredObject
 from loam_shared.contracts.admin import PipelinePut
@@ -341,7 +342,7 @@ async def test_a_waiting_worker_is_woken_when_a_lease_runs_out(room, pipeline, m
 
 async def test_schedules_start_one_sync_each_however_many_gateways_look(room, pipeline):
     spec = {"sources": [], "sync": {"schedule": "*/5 * * * *"}}
-    await catalog.put(room.pool, pipeline, PipelinePut(uid="uid", spec=spec, endpoint="http://x"))
+    await catalog.put(room.pool, pipeline, PipelinePut(uid="uid", spec=spec, endpoint="http://x"), Act("operator", "r"))
     await room.pool.execute("DELETE FROM jobs WHERE tenant = $1", pipeline.tenant)
     await room.pool.execute("UPDATE pipelines SET next_sync_at = now() WHERE tenant = $1", pipeline.tenant)
     started = await asyncio.gather(*(housekeeping.start_due_syncs(room.pool) for _ in range(6)))
@@ -456,7 +457,12 @@ class Model:
 async def run(room, steps) -> None:
     pipeline = PipelineId(f"t{os.urandom(6).hex()}", "handbook")
     await room.pool.execute("INSERT INTO tenant_storage (tenant, uid) VALUES ($1, 'x')", pipeline.tenant)
-    await catalog.put(room.pool, pipeline, PipelinePut(uid="u", spec={"sources": [{"uploads": {}}]}, endpoint="x"))
+    await catalog.put(
+        room.pool,
+        pipeline,
+        PipelinePut(uid="u", spec={"sources": [{"uploads": {}}]}, endpoint="x"),
+        Act("operator", "r"),
+    )
     await room.pool.execute("DELETE FROM jobs WHERE tenant = $1", pipeline.tenant)
     model = Model(room, pipeline)
     for name, *arguments in steps:

@@ -232,11 +232,18 @@ async def changing(pool: Pool) -> AsyncIterator[Connection]:
         yield connection
 
 
+async def audit(
+    connection: Connection, act: Act, action: str, tenant: str | None, subject: str, before: Json, after: Json
+) -> None:
+    """Write down what the act changed in its subject, in the connection's transaction."""
+    await connection.execute(_AUDIT, act.actor, action, tenant, subject, act.request_id, before, after)
+
+
 async def _tell(
     connection: Connection, act: Act, action: str, tenant: str | None, subject: str, before: Json, after: Json
 ) -> None:
     """Write down what the act changed in its subject, and let every gateway read it again."""
-    await connection.execute(_AUDIT, act.actor, action, tenant, subject, act.request_id, before, after)
+    await audit(connection, act, action, tenant, subject, before, after)
     await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
 
 

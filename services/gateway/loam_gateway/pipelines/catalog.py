@@ -12,13 +12,14 @@ import asyncpg
 import orjson
 
 from loam_gateway.adapters.postgres import Connection, Pool
+from loam_gateway.directory.changes import Act, audit
 from loam_gateway.pipelines.model import PipelineId, Serving, next_sync
 from loam_shared.contracts.admin import PipelinePut, PipelineState
 from loam_shared.contracts.internal import IndexPointer
 from loam_shared.errors import ConflictError, NotFoundError
 
 
-async def put(pool: Pool, pipeline: PipelineId, desired: PipelinePut) -> PipelineState:
+async def put(pool: Pool, pipeline: PipelineId, desired: PipelinePut, act: Act) -> PipelineState:
     """Make the pipeline as desired; a new one, or one whose sources changed, is synced.
 
     Raises ConflictError when another object's data lies under the name, NotFoundError without the tenant.
@@ -28,6 +29,7 @@ async def put(pool: Pool, pipeline: PipelineId, desired: PipelinePut) -> Pipelin
         row = await connection.fetchrow(_LOCK, *pipeline)
         _check_owner(pipeline, row, desired.uid)
         await _update(connection, pipeline, row, desired)
+        await _write_down(connection, pipeline, row, desired, act)
         return (await _states(connection, *pipeline))[str(pipeline)]
 
 
@@ -138,6 +140,17 @@ async def _update(
     await connection.execute(_UPDATE, *pipeline, desired.uid, spec_text, desired.endpoint, next_at)
     if row["uid"] is None or before.get("sources") != desired.spec.get("sources"):
         await queue_sync(connection, pipeline)
+
+
+async def _write_down(
+    connection: Connection, pipeline: PipelineId, row: asyncpg.Record | None, desired: PipelinePut, act: Act
+) -> None:
+    """Leave a line in the audit log, unless nothing changed."""
+    assert row is not None
+    before = None if row["uid"] is None or row["spec"] == "{}" else orjson.loads(row["spec"])
+    if before != desired.spec:
+        facts = [None if spec is None else orjson.dumps(spec).decode() for spec in (before, desired.spec)]
+        await audit(connection, act, "pipeline.put", pipeline.tenant, pipeline.name, *facts)
 
 
 async def _states(connection: Connection, tenant: str | None, name: str | None) -> dict[str, PipelineState]:

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 
 from loam_gateway.admin.names import PipelineName, TenantName
+from loam_gateway.admin.tenants import Acting
 from loam_gateway.auth import operator
 from loam_gateway.pipelines import catalog, purge
 from loam_gateway.pipelines.model import PipelineId
@@ -22,9 +23,9 @@ Addressed = Annotated[PipelineId, Depends(_pipeline)]
 
 
 @router.put("")
-async def put(pipeline: Addressed, desired: PipelinePut, deps: Deps) -> PipelineState:
+async def put(pipeline: Addressed, desired: PipelinePut, deps: Deps, act: Acting) -> PipelineState:
     """Make the pipeline as desired."""
-    return await catalog.put(deps.pool, pipeline, desired)
+    return await catalog.put(deps.pool, pipeline, desired, act)
 
 
 @router.get("")
@@ -34,6 +35,6 @@ async def show(pipeline: Addressed, deps: Deps) -> PipelineState:
 
 
 @router.delete("")
-async def delete(pipeline: Addressed, uid: str, deps: Deps) -> Purge:
+async def delete(pipeline: Addressed, uid: str, deps: Deps, act: Acting) -> Purge:
     """Delete the pipeline and all its data, some of it with each call."""
-    return Purge(done=await purge.purge(deps.pool, deps.storage, pipeline, uid=uid))
+    return Purge(done=await purge.purge(deps.pool, deps.storage, pipeline, act, uid=uid))
