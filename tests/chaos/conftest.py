@@ -14,6 +14,8 @@ from ._bed import Bed, Replica, replicas_running
 
 HOLD_SECONDS = 8
 SETTINGS = {"LOAM_HOLD_SECONDS": str(HOLD_SECONDS), "LOAM_DRAIN_TIMEOUT": "1", "LOAM_CACHE_SECONDS": "300"}
+# So many calls fail here on purpose that without this most would never reach the provider.
+SETTINGS["LOAM_CIRCUIT_FAILURES"] = "0"
 
 
 @pytest.fixture(scope="session")

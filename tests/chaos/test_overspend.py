@@ -22,7 +22,7 @@ COVERED = REQUESTS // 10
 INPUT_NANOS, OUTPUT_NANOS = 250, 1250
 REAP_SECONDS = 5
 # What no caller is to see, whatever breaks.
-FAULTS_OF_OURS = ("internal", "invalid_api_key", "forbidden", "not_found", "rate_limited")
+FAULTS_OF_OURS = ("internal", "invalid_api_key", "forbidden", "not_found", "rate_limited", "TimeoutError")
 
 _WORST = (
     "SELECT max(held + posted - cap) AS above, max(held) AS held FROM accounts WHERE tenant = $1 AND cap IS NOT NULL"
