@@ -27,8 +27,8 @@ Email = Annotated[
     str,
     Field(max_length=254),
     matching(
-        r"^[-A-Za-z0-9!#$%&\x27*+/=?^_`{|}~.]{1,64}@[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?"
-        r"(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*$",
+        r"^[-A-Za-z0-9!#$%&\x27*+/=?^_`{|}~]+(\.[-A-Za-z0-9!#$%&\x27*+/=?^_`{|}~]+)*"
+        r"@[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*$",
         'must be an e-mail address, such as "ops@example.com"',
     ),
 ]

@@ -4,7 +4,7 @@ Claiming a message moves its next attempt on by a lease, in one short transactio
 So what a killed gateway had claimed is taken up by another as soon as the lease is over.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import asyncpg
 import orjson
@@ -18,8 +18,12 @@ NO_MAIL = "MailNotConfigured", "the platform has no mail server, so alerts by e-
 
 NOT_WANTED = "NotWanted"
 _CLAIM = """
-WITH due AS (
-    SELECT id FROM alert_deliveries WHERE next_attempt_at <= clock_timestamp()
+WITH first AS MATERIALIZED (
+    SELECT DISTINCT ON (a.tenant) d.id
+    FROM alert_deliveries AS d JOIN budget_alerts AS a ON a.id = d.alert
+    WHERE d.next_attempt_at <= now() AND a.tenant <> ALL ($3) ORDER BY a.tenant, d.next_attempt_at
+), due AS (
+    SELECT id FROM alert_deliveries WHERE id IN (SELECT id FROM first) AND next_attempt_at <= now()
     ORDER BY next_attempt_at LIMIT $1 FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE alert_deliveries AS d
@@ -81,9 +85,9 @@ class Outbox:
     def __init__(self, pool: Pool, *, lease: float, give_up_after: float) -> None:
         self._pool, self._lease, self._give_up_after = pool, lease, give_up_after
 
-    async def claim(self, most: int) -> list[Delivery]:
-        """Messages that are due. They are ours for the lease."""
-        return [_delivery(row) for row in await self._pool.fetch(_CLAIM, most, self._lease)]
+    async def claim(self, most: int, busy: Collection[str] = ()) -> list[Delivery]:
+        """Messages that are due, one of each tenant that is not among the `busy`. They are ours for the lease."""
+        return [_delivery(row) for row in await self._pool.fetch(_CLAIM, most, self._lease, list(busy))]
 
     async def sent(self, delivery: Delivery) -> None:
         """It has arrived."""

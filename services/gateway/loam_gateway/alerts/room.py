@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 import structlog
@@ -10,7 +10,7 @@ import structlog
 from loam_gateway.adapters.postgres import FAILURES, Pool, is_transient
 from loam_gateway.alerts import crossings
 from loam_gateway.alerts.model import Delivery, DeliveryError
-from loam_gateway.alerts.outbox import Outbox
+from loam_gateway.alerts.outbox import NO_MAIL, Outbox
 from loam_gateway.alerts.sending import Sender
 from loam_gateway.alerts.settings import AlertSettings
 from loam_gateway.ledger import Ledger
@@ -18,7 +18,7 @@ from loam_gateway.metrics import Metrics
 from loam_gateway.vault import Vault
 from loam_shared.contracts.admin import AlertState
 
-_AT_ONCE = 8
+_AT_ONCE = 32
 _LONGEST_PAUSE = 1800.0
 # A look may take a twentieth of the time at most, however many accounts there are.
 _RESTS_PER_LOOK = 20
@@ -34,6 +34,7 @@ class Alerts:
         self._pool, self._ledger, self._settings, self._metrics = pool, ledger, settings, metrics
         self._refusing: set[int] = set()
         self._closing = asyncio.Event()
+        self._said_no_mail = False
         self._outbox = Outbox(
             pool, lease=2 * settings.alerts_send_timeout, give_up_after=settings.alerts_give_up_seconds
         )
@@ -83,12 +84,26 @@ class Alerts:
         self._metrics.alerts_raised.inc(raised)
 
     async def _deliver(self) -> None:
-        while not self._closing.is_set():
-            claimed = await _tried(lambda: self._outbox.claim(_AT_ONCE)) or []
-            await asyncio.gather(*(self._attempt(delivery) for delivery in claimed))
-            if len(claimed) < _AT_ONCE:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._closing.wait(), self._settings.alerts_look_seconds)
+        """One message of a tenant at a time: a webhook that keeps us waiting keeps its own tenant waiting."""
+        under_way: dict[asyncio.Task[None], str] = {}
+        closing = asyncio.create_task(self._closing.wait())
+        try:
+            while not closing.done():
+                for delivery in await self._claimed(under_way.values()):
+                    under_way[asyncio.create_task(self._attempt(delivery))] = delivery.alert.tenant
+                waited_for, pause = {closing, *under_way}, self._settings.alerts_look_seconds
+                done, _ = await asyncio.wait(waited_for, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                under_way = {task: tenant for task, tenant in under_way.items() if task not in done}
+            await asyncio.gather(*under_way)
+        finally:
+            for task in (closing, *under_way):
+                task.cancel()
+
+    async def _claimed(self, busy: Collection[str]) -> list[Delivery]:
+        if len(busy) >= _AT_ONCE:
+            return []
+        claimed: list[Delivery] | None = await _tried(lambda: self._outbox.claim(_AT_ONCE - len(busy), busy))
+        return claimed or []
 
     async def _attempt(self, delivery: Delivery) -> None:
         try:
@@ -105,6 +120,10 @@ class Alerts:
         given_up = await _tried(lambda: self._outbox.failed(delivery, error, pause))
         outcome = "given_up" if given_up else "failed"
         self._metrics.alert_messages.labels(delivery.channel, outcome).inc()
+        if error.reason == NO_MAIL[0]:
+            if self._said_no_mail:
+                return
+            self._said_no_mail = True
         facts = {"tenant": delivery.alert.tenant, "message": str(delivery.id), "attempt": delivery.attempt}
         _log.warning("an alert was not sent", channel=delivery.channel, outcome=outcome, reason=error.reason, **facts)
 

@@ -35,7 +35,8 @@ class Sender:
                 else:
                     await self._mail(delivery)
         except TimeoutError as error:
-            raise DeliveryError("Unreachable", "it took too long to send an alert") from error
+            what = "Webhook" if delivery.channel is Channel.SLACK else "MailServer"
+            raise DeliveryError(f"{what}Unreachable", "it took too long to send an alert") from error
 
     async def _mail(self, delivery: Delivery) -> None:
         if self._mail_server is None:
