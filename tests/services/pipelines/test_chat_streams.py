@@ -74,7 +74,7 @@ async def test_a_chat_needs_its_scope_and_its_pipeline(tenant, service):
             await socket.send_json({"id": "q", "action": "chat", **body})
             [(name, event)] = await answer_of(socket)
             refusals.append((name, event["error"]["code"], event["error"]["param"]))
-    assert refusals == [("error", "not_found", None), ("error", "invalid_request", "messages")]
+    assert refusals == [("error", "not_found", "name"), ("error", "invalid_request", "messages")]
     assert service.asked == []
 
 
