@@ -23,6 +23,10 @@ async def client() -> AsyncIterator[AsyncClient]:
     async def unknown() -> None:
         raise RuntimeError("a secret detail")
 
+    @app.put("/known")
+    async def put_known() -> None:
+        pass
+
     @app.get("/typed")
     async def typed(number: Annotated[int, Query()]) -> int:
         return number
@@ -74,3 +78,8 @@ async def test_the_frameworks_own_errors_have_the_same_shape(
 async def test_a_request_id_that_could_forge_logs_is_replaced(client: AsyncClient, forged: str) -> None:
     answer = await client.get("/typed", params={"number": "1"}, headers={"x-request-id": forged})
     assert answer.headers["x-request-id"] not in {forged, ""}
+
+
+async def test_a_405_names_all_methods_of_the_path(client: AsyncClient) -> None:
+    answer = await client.delete("/known")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, PUT")
