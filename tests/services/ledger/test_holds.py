@@ -3,6 +3,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 
 from loam_gateway.ledger.ledger import MAX_HOLD_NANOS
@@ -186,3 +187,19 @@ async def test_a_request_that_the_database_refuses_does_not_take_its_neighbours_
     )
     assert [isinstance(outcome, Hold) for outcome in outcomes] == [True, False, True]
     assert (await customer.account()).held_nanos == 2
+
+
+async def test_a_hold_that_was_admitted_by_mistake_is_refused_by_the_database_itself(customer, ledger):
+    await ledger.set_policy(customer.cap(100))
+    await ledger.hold(customer.request(60))
+    async with customer.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        ids = await connection.fetchval(
+            "SELECT array_agg(id ORDER BY id) FROM accounts WHERE tenant = $1", customer.name
+        )
+        await connection.execute("SELECT ledger_move($1, NULL, NULL, $2)", ids, [40] * len(ids))
+        with pytest.raises(asyncpg.CheckViolationError, match="accounts_within_cap"):
+            await connection.execute("SELECT ledger_move($1, NULL, NULL, $2)", ids, [1] * len(ids))
+        await transaction.rollback()
+    assert (await customer.account()).held_nanos == 60

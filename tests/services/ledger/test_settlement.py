@@ -296,3 +296,22 @@ async def test_the_budget_shows_every_cap_before_and_after_the_first_request(cus
     await ledger.hold(customer.request(100, user="ada"))
     after = await ledger.budget(customer.name, "ada", "backend")
     assert [balance.remaining_nanos for balance in after] == [None, 900, None, None, 200, None]
+
+
+async def test_a_made_key_sees_the_caps_of_its_makers_too_and_is_held_by_them(customer, ledger):
+    await customer.pool.execute(
+        "INSERT INTO api_keys (tenant, key_id, name, made_by) "
+        "VALUES ($1, 'child', '', 'backend'), ($1, 'kin', '', 'child')",
+        customer.name,
+    )
+    await ledger.set_policy(customer.cap(100, Scope.KEY, Period.DAY, "backend"))
+    await ledger.settle(granted(await ledger.hold(customer.request(60, key_id="kin"))), paid(60))
+    shown = await ledger.budget(customer.name, None, "kin")
+    assert [(balance.subject, balance.period, balance.posted_nanos) for balance in shown if balance.subject] == [
+        (key_id, period, 60) for key_id in ("kin", "child", "backend") for period in (Period.MONTH, Period.DAY)
+    ]
+    for key_id in ("kin", "child", "backend"):
+        with pytest.raises(BudgetExceededError, match=r"the daily budget of the key backend has 0\.00000004 USD left"):
+            await ledger.hold(customer.request(41, key_id=key_id))
+    [entry] = await customer.entries()
+    assert (entry["key_id"], len(entry["accounts"])) == ("kin", 8)

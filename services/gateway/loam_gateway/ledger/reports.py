@@ -85,7 +85,8 @@ def _usage_row(row: asyncpg.Record, group_by: Sequence[str]) -> UsageRow:
 
 async def balances(pool: Pool, moment: datetime, tenant: str, user: str | None, key_id: str | None) -> list[Balance]:
     """The accounts that a request of `user` with `key_id` would be charged to at `moment`, but for a run's."""
-    keys = keys_of(tenant, user, () if key_id is None else (key_id,), moment)
+    makers = () if key_id is None else (key_id, *await pool.fetchval("SELECT ledger_makers($1, $2)", tenant, key_id))
+    keys = keys_of(tenant, user, makers, moment)
     return [_balance(row) for row in await pool.fetch(_BALANCES, keys)]
 
 

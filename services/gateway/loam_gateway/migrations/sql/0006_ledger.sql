@@ -52,15 +52,18 @@ RETURN ARRAY(
     SELECT CASE WHEN a.id IS NULL THEN 0 ELSE a.cap - a.held - a.posted END
     FROM unnest(account_ids) WITH ORDINALITY AS w(id, slot) LEFT JOIN accounts AS a USING (id) ORDER BY w.slot);
 
--- Write down what changes in locked accounts (NULL: nothing). What then lies above a cap is overrun.
-CREATE FUNCTION ledger_move(account_ids bigint[], held_change bigint[], posted_change bigint[]) RETURNS void
+-- Write down what changes in locked accounts (NULL: nothing): what settlements change in held and posted, and what new
+-- holds take. What settlements leave above a cap is overrun; new holds never are, so if one was admitted by mistake, the
+-- CHECK on the account refuses it.
+CREATE FUNCTION ledger_move(
+    account_ids bigint[], held_change bigint[], posted_change bigint[], taken bigint[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE accounts AS a
-    SET held = a.held + coalesce(c.held, 0),
+    SET held = a.held + coalesce(c.held, 0) + coalesce(c.taken, 0),
         posted = a.posted + coalesce(c.posted, 0),
         overrun = greatest(0, a.held + coalesce(c.held, 0) + a.posted + coalesce(c.posted, 0) - a.cap)
-    FROM unnest(account_ids, held_change, posted_change) AS c(id, held, posted)
+    FROM unnest(account_ids, held_change, posted_change, taken) AS c(id, held, posted, taken)
     WHERE a.id = c.id;
 END $$;
 
@@ -419,11 +422,9 @@ BEGIN
         END IF;
         FOR slot IN 1 .. cardinality(account_ids) LOOP
             rooms[slot] := rooms[slot] - taken[slot];
-            taken[slot] := taken[slot] + coalesce(held_change[slot], 0);
         END LOOP;
-        held_change := taken;
     END IF;
-    PERFORM ledger_move(account_ids, held_change, posted_change);
+    PERFORM ledger_move(account_ids, held_change, posted_change, taken);
 END $$;
 
 -- Post holds whose gateway died: the whole hold, for nobody knows how much of it was used. Returns how many. A hold is
@@ -451,7 +452,7 @@ BEGIN
             WHERE expires_at < moment AND accounts <@ account_ids
             ORDER BY expires_at LIMIT most FOR UPDATE SKIP LOCKED
         ) AS expired);
-    PERFORM ledger_move(account_ids, p.held_change, p.posted_change)
+    PERFORM ledger_move(account_ids, p.held_change, p.posted_change, NULL)
     FROM ledger_post(settlements, account_ids, moment) AS p;
     RETURN cardinality(settlements);
 END $$;
@@ -481,7 +482,7 @@ BEGIN
            original.tenant, original.key_id, original.user_id, original.run, original.pipeline, original.agent,
            original.root_request_id, original.model, original.provider, original.region,
            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, delta, 0, 0, original.accounts, original.byok;
-    PERFORM ledger_move(original.accounts, NULL, array_fill(delta, ARRAY[cardinality(original.accounts)]));
+    PERFORM ledger_move(original.accounts, NULL, array_fill(delta, ARRAY[cardinality(original.accounts)]), NULL);
     INSERT INTO audit_log (actor, action, tenant, subject, details, before, after)
     VALUES (by_actor, 'ledger.correct', original.tenant, of_request::text,
             jsonb_build_object('nanos', delta, 'reason', reason, 'entry', new_request),
