@@ -123,7 +123,11 @@ def _app(play: Play) -> web.Application:
         play.asked.append(Asked(request.path, request.headers.get("authorization", ""), body))
         return web.json_response(_embeddings(body))
 
+    async def count(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"input_tokens": _tokens((await request.json())["messages"])})
+
     app.router.add_post("/v1/messages", messages)
+    app.router.add_post("/v1/messages/count_tokens", count)
     app.router.add_post("/v1/chat/completions", completions)
     app.router.add_post("/v1/embeddings", embeddings)
     return app
@@ -138,7 +142,8 @@ async def _answer(
     await asyncio.sleep(fault.delay)
     answer = kind(body, fault)
     if fault.status != 200:
-        return web.json_response(answer.error(fault.status), status=fault.status, headers=answer.request_id)
+        headers = answer.request_id | ({"retry-after": "7"} if fault.status == 429 else {})
+        return web.json_response(answer.error(fault.status), status=fault.status, headers=headers)
     if refusal := answer.refusal():
         return web.json_response(answer.error(400, refusal), status=400, headers=answer.request_id)
     if not body.get("stream"):

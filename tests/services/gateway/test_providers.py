@@ -171,7 +171,9 @@ def test_a_refused_call_costs_nothing_and_is_told_in_loams_words(model, status, 
     play.faults[:] = [Fault(status=status, times=9)]
     with pytest.raises(error) as caught:
         create(caller, model)
-    assert "played" in caught.value.message
+    # What is said about a credential is not for those who do not hold it.
+    assert ("played" in caught.value.message) is (status != 401)
+    assert status != 429 or caught.value.response.headers["retry-after"] == "7"
     assert caught.value.body["providerRequestId"].startswith("req_")
     assert [entry["cost"] for entry in query(ENTRIES, caller.name)] == [0]
 
@@ -232,6 +234,14 @@ def test_reasoning_comes_with_what_the_next_turn_needs_to_give_it_back(stream, c
     given_back = play.asked[1].body["messages"][1]["content"]
     assert given_back[0] == {"type": "thinking", "thinking": THOUGHT, "signature": SIGNATURE}
     assert given_back[1] == {"type": "redacted_thinking", "data": HIDDEN}
+
+
+def test_a_budget_that_the_bound_does_not_fit_is_enough_when_what_anthropic_counts_fits(caller, query):
+    text = f"{caller.name} " + "understanding " * 1000
+    caller.put(models=MODELS, budget={"monthlyUsd": f"{len(text) * 1250 / 2 / 1e9:.9f}"})
+    assert create(caller, "claude-direct", say(text), max_tokens=64).choices[0].message.content == TEXT
+    [entry] = query(ENTRIES, caller.name)
+    assert entry["cost"] <= entry["held"] <= len(text) * 1250 / 2
 
 
 def test_embeddings_come_in_the_order_of_the_texts(caller, play, query):

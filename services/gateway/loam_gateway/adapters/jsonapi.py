@@ -20,6 +20,9 @@ _KINDS = {
     504: FailureKind.TIMED_OUT,
 }
 
+# What these say may quote the platform's credential, and is not for callers.
+_ABOUT_THE_KEY = frozenset({401, 403})
+
 
 class JsonApi:
     """One server's API. Everything raises ProviderCallError. `request_id_header` is where it says its request id."""
@@ -64,9 +67,13 @@ class JsonApi:
 
     def _failure(self, response: aiohttp.ClientResponse, data: bytes) -> ProviderCallError:
         otherwise = FailureKind.UNAVAILABLE if response.status >= 500 else FailureKind.REFUSED
-        message = message_in(_json(data)) or f"{self._name} answered with status {response.status}"
-        request_id = response.headers.get(self._request_id_header, "")
-        return ProviderCallError(_KINDS.get(response.status, otherwise), message, request_id)
+        told = "" if response.status in _ABOUT_THE_KEY else message_in(_json(data))
+        return ProviderCallError(
+            _KINDS.get(response.status, otherwise),
+            told or f"{self._name} answered with status {response.status}",
+            response.headers.get(self._request_id_header, ""),
+            _seconds(response.headers.get("retry-after", "")),
+        )
 
     @contextlib.contextmanager
     def _failures_told(self) -> Iterator[None]:
@@ -104,6 +111,11 @@ def message_in(answer: Any) -> str:
     error = answer.get("error", answer) if isinstance(answer, dict) else None
     message = error.get("message") if isinstance(error, dict) else error
     return message if isinstance(message, str) else ""
+
+
+def _seconds(text: str) -> float | None:
+    """What Retry-After says, where it says seconds."""
+    return float(text) if text.isdecimal() else None
 
 
 def _json(data: bytes) -> Any:

@@ -14,6 +14,9 @@ from loam_shared.errors import (
     UnavailableError,
 )
 
+# When to come back to a provider that does not say so itself.
+_THROTTLED_SECONDS = 2
+
 
 def told(error: ProviderCallError) -> LoamError:
     """`error` in Loam's words, with the provider's request id for its support."""
@@ -25,7 +28,8 @@ def _invalid(error: ProviderCallError) -> LoamError:
 
 
 def _throttled(error: ProviderCallError) -> LoamError:
-    return RateLimitedError(f"the model's provider is throttling: {error.message}", retry_after=2, **_facts(error))
+    wait = math.ceil(error.retry_after or _THROTTLED_SECONDS)
+    return RateLimitedError(f"the model's provider is throttling: {error.message}", retry_after=wait, **_facts(error))
 
 
 def _timed_out(error: ProviderCallError) -> LoamError:
