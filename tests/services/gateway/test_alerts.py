@@ -125,6 +125,15 @@ def test_a_webhooks_url_is_shown_nowhere(tenant, alerting, hook, rows):
     assert OPS in shown[-1], "who is told is no secret"
 
 
+def test_a_webhook_that_is_no_url_at_all_is_told_in_the_status_and_breaks_nothing(tenant, alerting, hook, rows):
+    cost = spend_some(tenant)
+    absurd = budget(hook, cost * Decimal("1.5"))
+    absurd["budget"]["alerts"] = {"slackWebhook": "https://hooks.slack.com/" + "x" * 20_000, "emails": []}
+    tenant.put(models=["haiku"], **absurd)
+    eventually(lambda: condition(alerting, tenant)["reason"] == "WebhookRefused", "the status says so")
+    assert tenant.http().get("/v1/models").status_code == 200
+
+
 def test_a_webhook_that_was_mended_is_told_at_once(tenant, alerting, hook, rows):
     hook.status = 410
     cost = spend_some(tenant)

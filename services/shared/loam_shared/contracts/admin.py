@@ -72,7 +72,7 @@ class ModelPut(Wire):
 class AlertTargets(Wire):
     """Whom to tell when spend passes a percentage. The webhook's URL is a secret: stored encrypted, never returned."""
 
-    slack_webhook: str | None = Field(default=None, max_length=8192, repr=False)
+    slack_webhook: str | None = Field(default=None, repr=False)
     emails: tuple[EmailAddress, ...] = Field(default=(), max_length=16)
 
 
