@@ -15,11 +15,14 @@ from loam_gateway.public.ws.protocol import Protocol
 from loam_gateway.settings import Settings
 from loam_gateway.startup import StartupError, connected
 from loam_gateway.state import Runtime
+from loam_gateway.wire import GatheringHttp
 
 # What still runs when a listener closes had the whole `drain_timeout`. The last answers still have to be written out.
 _LAST_MOMENT_SECONDS = 1
 # And those that were cut are still settled.
 _SETTLING_SECONDS = 5.0
+# Longer than load balancers keep idle connections (an ALB does for 60 s), so that they never write into a closing one.
+_KEEP_ALIVE_SECONDS = 75
 
 
 async def serve(settings: Settings) -> int:
@@ -90,7 +93,7 @@ def _config(app: ASGIApp, settings: Settings, websockets: type[asyncio.Protocol]
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=GatheringHttp,
         ws=websockets or "none",
         ws_max_size=settings.max_body_bytes,
         ws_ping_timeout=settings.websocket_stall_seconds,
@@ -102,6 +105,7 @@ def _config(app: ASGIApp, settings: Settings, websockets: type[asyncio.Protocol]
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_LAST_MOMENT_SECONDS,
     )
 

@@ -133,6 +133,7 @@ class _Link(asyncio.Protocol):
         self._limit: asyncio.TimerHandle | None = None
         self._idle: asyncio.Future[None] | None = None
         self._due = False
+        self._scripts: set[Value] = set()
 
     def send(self, ask: _Ask) -> None:
         """Ask with the next round trip, which begins at once when none is under way."""
@@ -149,6 +150,8 @@ class _Link(asyncio.Protocol):
 
     def leave(self, ask: _Ask) -> None:
         """Send what nobody waits for: with the next round trip, or by itself when none begins in a moment."""
+        if self.lost.done():
+            return
         if not self._waiting and not self._under_way:
             self._loop.call_later(_TOLD_WITHIN_SECONDS, self._begin)
         self._waiting.append(ask)
@@ -183,8 +186,15 @@ class _Link(asyncio.Protocol):
             return
         self._under_way.extend(self._waiting)
         self._waiting.clear()
-        self._transport.write(b"".join([_packed(ask.command) for ask in self._under_way]))
+        self._transport.write(b"".join([_packed(self._command(ask)) for ask in self._under_way]))
         self._limit = self._loop.call_later(_TIMEOUT_SECONDS, self.end, "it does not answer in time")
+
+    def _command(self, ask: _Ask) -> tuple[Value, ...]:
+        """What to send: a script whole when it is new here, so that it runs in its turn, and then by its hash."""
+        if ask.instead is None or ask.command[1] in self._scripts:
+            return ask.command
+        self._scripts.add(ask.command[1])
+        return ask.instead
 
     def _rest(self) -> None:
         """A round trip is over: begin the next, if there is anything to ask."""
