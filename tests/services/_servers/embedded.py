@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -23,12 +24,21 @@ _UNPRIVILEGED = "nobody"
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on; all are held until the last is chosen, so that they differ."""
+    """Ports that nobody listens on; all are held until the last is chosen, so that they differ.
+
+    They lie below those that outgoing connections get, so that none is taken before, or between two starts.
+    """
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((HOST, 0))
-        return [each.getsockname()[1] for each in sockets]
+        return [_bound(stack.enter_context(socket.socket())) for _ in range(count)]
+
+
+def _bound(each: socket.socket) -> int:
+    """Bind it to a port that is free, and say which."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with contextlib.suppress(OSError):
+            each.bind((HOST, port))
+            return port
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = _START_SECONDS) -> None:
