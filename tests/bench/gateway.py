@@ -44,6 +44,11 @@ LITELLM_KEY = f"sk-{uuid.uuid4().hex}"
 LITELLM = Path("build/litellm/bin/litellm")
 # An answer is bounded, as a hold needs it; what is asked is a sentence or two.
 QUESTION = "Which of the tenants of this platform can see what the others have asked, and what would it cost them? "
+# How to know the processes whose processor time is measured.
+COMMANDS = {
+    "gateway": lambda command: command[1:] == ["-m", "loam_gateway"],
+    "litellm": lambda command: any(part.endswith("/litellm") for part in command[:2]),
+}
 Figures = dict[str, float]
 
 
@@ -182,11 +187,11 @@ async def fastest(targets: Mapping[str, Target]) -> Figures:
         async with Client(target) as client:
             await closed_loop(client, max(CONNECTIONS), WARM_UP_SECONDS)
             for connections in CONNECTIONS:
-                used = processor_seconds()
+                used = processor_seconds(name)
                 times, seconds = await closed_loop(client, connections, SECONDS)
                 figures[f"{name}.{connections}.requests_per_s"] = round(len(times) / seconds, 1)
-                if name == "gateway":
-                    spent = processor_seconds() - used
+                if name in COMMANDS:
+                    spent = processor_seconds(name) - used
                     figures[f"{name}.{connections}.cpu_ms"] = round(spent / len(times) * 1000, 3)
                 figures |= percentiles(f"{name}.{connections}", times)
     return figures
@@ -219,20 +224,18 @@ async def memory(target: Target) -> float:
     """The gateway's resident set in MiB while so many streams are open."""
     async with Client(target) as client:
         await asyncio.gather(*[client.open_stream() for _ in range(OPEN_STREAMS)])
-        return round(sum(process.memory_info().rss for process in gateways()) / 2**20, 1)
+        return round(sum(process.memory_info().rss for process in processes("gateway")) / 2**20, 1)
 
 
-def processor_seconds() -> float:
-    """The processor time that all gateways have used, however busy the machine is with other things."""
-    return sum(sum(process.cpu_times()[:2]) for process in gateways())
+def processor_seconds(name: str) -> float:
+    """The processor time that all of these have used, however busy the machine is with other things."""
+    return sum(sum(process.cpu_times()[:2]) for process in processes(name))
 
 
-def gateways() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if is_gateway(child)]
-
-
-def is_gateway(process: psutil.Process) -> bool:
-    return process.status() != psutil.STATUS_ZOMBIE and process.cmdline()[1:] == ["-m", "loam_gateway"]
+def processes(name: str) -> list[psutil.Process]:
+    """The gateway's or the proxy's, without what starts them."""
+    running = [each for each in psutil.Process().children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE]
+    return [each for each in running if name in COMMANDS and COMMANDS[name](each.cmdline())]
 
 
 def percentiles(name: str, times: list[float]) -> Figures:
