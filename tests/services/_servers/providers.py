@@ -19,7 +19,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsNon
 from .embedded import HOST, free_ports
 
 Json = dict[str, Any]
-TEXT = "The weather in Bern is fine, and will stay so."
+TEXT = "Das Wetter in Zürich ist schön ☀, und bleibt es."
 THOUGHT, SIGNATURE, HIDDEN = "Let me see.", "c2lnbmF0dXJl", "aGlkZGVu"
 
 
@@ -27,11 +27,13 @@ THOUGHT, SIGNATURE, HIDDEN = "Let me see.", "c2lnbmF0dXJl", "aGlkZGVu"
 class Fault:
     """What to do instead of answering well; once, unless `times` says otherwise.
 
-    `cut_after` ends the connection after so many events, `usage` replaces what is told (None: nothing is told).
+    A stream is sent in pieces of `crumb` bytes. `cut_after` ends the connection after so many events, `usage` replaces
+    what is told (None: nothing is told).
     """
 
     status: int = 200
     cut_after: int | None = None
+    crumb: int = 2**16
     usage: Json | str | None = "true"
     delay: float = 0
     times: int = 1
@@ -167,7 +169,9 @@ async def _send(response: web.StreamResponse, answer: "_Messages | _Completions"
             assert transport is not None
             transport.abort()
             return
-        await response.write(data)
+        for start in range(0, len(data), fault.crumb):
+            await response.write(data[start : start + fault.crumb])
+            await asyncio.sleep(0)
         sent += 1
 
 
@@ -252,7 +256,7 @@ def _deltas(block: Json) -> tuple[Json, list[Json]]:
 
 
 def _named(name: str, **payload: Any) -> bytes:
-    return f"event: {name}\ndata: {json.dumps({'type': name} | payload)}\n\n".encode()
+    return f"event: {name}\ndata: {json.dumps({'type': name} | payload, ensure_ascii=False)}\n\n".encode()
 
 
 def _anthropic_usage(body: Json) -> Json:
@@ -338,7 +342,8 @@ class _Completions:
 
     def _chunk(self, delta: Json, finish: str | None = None) -> bytes:
         choices = [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]
-        return f"data: {json.dumps(self._frame('chat.completion.chunk', choices=choices))}\n\n".encode()
+        frame = self._frame("chat.completion.chunk", choices=choices)
+        return f"data: {json.dumps(frame, ensure_ascii=False)}\n\n".encode()
 
 
 def _openai_usage(body: Json) -> Json:

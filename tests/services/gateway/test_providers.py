@@ -123,6 +123,13 @@ def test_a_stream_says_the_same_and_leaves_one_entry(model, caller, play, query)
     assert entry["provider"] == ("Anthropic" if model == "claude-direct" else "OpenAI")
 
 
+@pytest.mark.parametrize("model", PROVIDERS)
+def test_a_stream_that_comes_in_crumbs_says_the_same(model, caller, play):
+    play.faults[:] = [Fault(crumb=5)]
+    chunks = list(create(caller, model, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == TEXT
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", PROVIDERS)
 def test_missing_usage_is_estimated_and_marked_and_zero_usage_costs_nothing(model, stream, caller, play, query):
