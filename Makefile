@@ -17,11 +17,14 @@ demo: install ## start the platform here, ingest documents (also those in DOCS=f
 test: lint ## linters, types, layers, generated files, then all tests
 	$(BIN)/pytest
 
-chaos: install ## kill gateways, PostgreSQL and Valkey under load, and print what the ledger made of it
-	$(BIN)/pytest -s tests/chaos
+chaos: REQUESTS ?= 10000
+chaos: install ## kill gateways, PostgreSQL and Valkey under load (REQUESTS=10000), and print what the ledger made of it
+	LOAM_CHAOS_REQUESTS=$(REQUESTS) $(BIN)/pytest -s tests/chaos
 
-soak: install ## compare the ledger with the simplest one for a million steps, or LOAM_SOAK_STEPS, or LOAM_SOAK_MINUTES
-	$(BIN)/python -m tests.chaos.soak
+soak: STEPS ?= 1000000
+soak: MINUTES ?= 120
+soak: install ## compare the ledger with the simplest one, for STEPS=1000000 steps or MINUTES=120 minutes
+	$(BIN)/python -m tests.chaos.soak $(STEPS) $(MINUTES)
 
 lint: install ## linters, types, layers, generated files
 	$(BIN)/ruff check

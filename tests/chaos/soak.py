@@ -1,10 +1,10 @@
-"""A million steps of the ledger against the simplest one: ``python -m tests.chaos.soak``.
+"""The ledger against the simplest one, for a long time: ``python -m tests.chaos.soak STEPS MINUTES``.
 
-It ends after LOAM_SOAK_STEPS steps (1,000,000) or LOAM_SOAK_MINUTES minutes (120), says how far it is, and writes
-build/bench/soak.json. A disagreement ends it with the shortest sequence of steps that shows it.
+It ends after so many steps or minutes, says how far it is, and writes build/bench/soak.json. A disagreement ends it
+with the shortest sequence of steps that shows it.
 """
 
-import os
+import sys
 import time
 
 from hypothesis import HealthCheck, Phase, settings
@@ -16,8 +16,6 @@ from ..bench.figures import write
 from ..services._servers import embedded
 from ..services.ledger._machine import Bench, machine_on
 
-_STEPS = int(os.environ.get("LOAM_SOAK_STEPS", "1000000"))
-_SECONDS = float(os.environ.get("LOAM_SOAK_MINUTES", "120")) * 60
 _LIVES_AT_ONCE, _STEPS_OF_A_LIFE = 50, 100
 _SETTINGS = settings(
     max_examples=_LIVES_AT_ONCE,
@@ -29,14 +27,14 @@ _SETTINGS = settings(
 )
 
 
-def soak(bench: Bench) -> None:
+def soak(bench: Bench, steps: int, seconds: float) -> None:
     """Live one life after the other until there were enough steps, or there is no time left."""
     began, machine = time.monotonic(), machine_on(bench)
-    while bench.counts["steps"] < _STEPS and time.monotonic() - began < _SECONDS:
+    while bench.counts["steps"] < steps and time.monotonic() - began < seconds:
         run_state_machine_as_test(machine, settings=_SETTINGS)
-        seconds = time.monotonic() - began
-        print(f"{bench.counts['steps']:>9,} steps in {seconds:7.0f} s: {dict(bench.counts)}", flush=True)
-        write("soak", {"seconds": round(seconds), **bench.counts})
+        passed = time.monotonic() - began
+        print(f"{bench.counts['steps']:>9,} steps in {passed:7.0f} s: {dict(bench.counts)}", flush=True)
+        write("soak", {"seconds": round(passed), **bench.counts})
     found = bench.differences()
     assert found == [], found
     print("the ledger adds up")
@@ -44,10 +42,11 @@ def soak(bench: Bench) -> None:
 
 def main() -> None:
     """Soak a PostgreSQL of its own."""
+    steps, minutes = sys.argv[1:]
     with embedded.postgres() as server:
         upgrade(server.url("postgres"))
         with Bench.opened(server.url("postgres")) as bench:
-            soak(bench)
+            soak(bench, int(steps), float(minutes) * 60)
 
 
 if __name__ == "__main__":
