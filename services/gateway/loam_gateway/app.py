@@ -13,6 +13,7 @@ from loam_gateway.admin import ROUTERS as ADMIN
 from loam_gateway.drain import Door
 from loam_gateway.failures import FAILURES, failure_of
 from loam_gateway.internal import ROUTERS as INTERNAL
+from loam_gateway.metering.traces import AnswersInTraces
 from loam_gateway.metrics import CountAnswers
 from loam_gateway.public import ROUTERS as PUBLIC
 from loam_gateway.public.origins import open_to_pages
@@ -50,6 +51,8 @@ def _app(listener: str, routers: Sequence[APIRouter], runtime: Runtime) -> ASGIA
     http.install(app)
     for failure in FAILURES:
         app.add_exception_handler(failure, _answer_failure)
+    if telemetry.on():
+        app.add_middleware(AnswersInTraces)
     app.add_middleware(CountAnswers, metrics=runtime.metrics, listener=listener)
     for router in routers:
         app.include_router(router)

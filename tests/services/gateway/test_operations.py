@@ -33,7 +33,11 @@ def collector():
 @pytest.fixture(scope="module")
 def traced(folder, servers, collector, gateway):
     """A gateway that sends traces; `gateway` has set up the models in their common database."""
-    more = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+    more = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+        "LOAM_CACHE_SECONDS": "60",
+    }
     process = GatewayProcess(
         folder,
         Servers(servers.database_url, servers.redis_url, servers.s3_endpoint, servers.bedrock_url, more),
@@ -60,6 +64,10 @@ def trace(collector: Collector, http, path: str, body, **more):
     return response, request, [span for span in spans if span is not request]
 
 
+def ask(http, body):
+    return http.post("/v1/chat/completions", json=body)
+
+
 def named(spans, name):
     [found] = [span for span in spans if span.name == name]
     return found
@@ -76,6 +84,8 @@ def test_a_trace_goes_on_from_the_callers_and_tells_every_step_of_a_call(traced_
     assert request.attributes["url.query"] == ""
     assert request.attributes["loam.tenant"] == traced_tenant.name
     assert request.attributes["loam.key_id"] == "k-traced"
+    assert request.attributes["loam.cache"] == "miss"
+    assert request.attributes["loam.request_id"] == response.headers["x-request-id"]
     call = named(steps, "chat haiku")
     assert {span.name: span.parent_id for span in steps} == {
         "admission": request.span_id,
@@ -108,6 +118,14 @@ def test_each_attempt_is_a_span_and_a_failed_one_says_how(traced_tenant, collect
     assert [span.attributes["cloud.region"] for span in attempts] == ["us-east-1", "us-west-2"]
     assert [span.attributes.get("error.type") for span in attempts] == ["throttled", None]
     assert named(steps, "chat haiku").attributes["cloud.region"] == "us-west-2"
+
+
+def test_an_answer_of_the_cache_is_a_trace_without_a_models_call(traced_tenant, collector):
+    http, body = traced_tenant.http(), CHAT | {"messages": say(f"cached for {traced_tenant.name}")}
+    eventually(lambda: ask(http, body).headers["x-loam-cache"] == "hit", "the answer was not kept")
+    _, request, steps = trace(collector, http, "/v1/chat/completions", body)
+    assert (request.attributes["loam.cache"], request.attributes["loam.cost_usd"]) == ("hit", "0")
+    assert not {"chat haiku", "attempt"} & {span.name for span in steps}
 
 
 def test_a_refusal_is_in_the_trace_at_the_step_that_refused(traced_tenant, collector):

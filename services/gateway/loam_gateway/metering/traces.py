@@ -2,6 +2,8 @@
 
 from contextlib import AbstractContextManager
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from loam_gateway.directory.model import Model
 from loam_gateway.ledger.model import HoldRequest, Kind, Posting, Settlement
 from loam_shared import telemetry
@@ -11,6 +13,35 @@ from loam_shared.telemetry import Span, Value
 # The names that the conventions give to operations and providers.
 _OPERATIONS = {Kind.COMPLETION: "chat", Kind.STREAM: "chat", Kind.EMBEDDING: "embeddings", Kind.RERANK: "rerank"}
 _PROVIDERS = {"Bedrock": "aws.bedrock", "Anthropic": "anthropic", "OpenAI": "openai"}
+
+
+# What an answer's headers say about itself.
+_TOLD_BY_HEADERS = {
+    b"x-loam-cache": "loam.cache",
+    b"x-loam-cost-usd": "loam.cost_usd",
+    b"x-loam-model": "loam.model",
+    b"x-loam-replayed": "loam.replayed",
+    b"x-request-id": "loam.request_id",
+}
+
+
+class AnswersInTraces:
+    """Puts what the headers of an answer say, its cost and whether it came from the cache, on the request's span."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on."""
+        span = telemetry.current()
+
+        async def read(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = message.get("headers", ())
+                span.set({_TOLD_BY_HEADERS[n]: v.decode("latin-1") for n, v in headers if n in _TOLD_BY_HEADERS})
+            await send(message)
+
+        await self._app(scope, receive, read)
 
 
 def caller(tenant: str, key_id: str) -> None:
