@@ -22,10 +22,7 @@ def render(template: PromptTemplate, values: Mapping[str, Any]) -> list[dict[str
     Raises InvalidRequestError that names a variable which is unknown, missing, or not as its schema wants it.
     """
     _check(template, values)
-    texts = {
-        name: _text(values.get(name, schema.default))
-        for name, schema in template.variables.properties.items()
-    }
+    texts = {name: _text(values.get(name, schema.default)) for name, schema in template.variables.properties.items()}
     left = LONGEST_PROMPT
     messages = []
     for turn in template.messages:
