@@ -61,6 +61,8 @@ def main() -> None:
 async def measure() -> Figures:
     with provider() as url:
         figures = await measure_gateway(url)
+        # Whatever becomes of the other, these are there.
+        write("gateway", figures)
         with litellm(url) as proxy:
             if proxy:
                 peer = {"litellm": through(proxy, LITELLM_KEY)}
