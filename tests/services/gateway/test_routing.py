@@ -6,12 +6,12 @@ import openai
 import pytest
 
 from .._servers.providers import stand_in
-from ._platform import HAIKU, GatewayProcess, say
+from ._platform import HAIKU, GatewayProcess, eventually, say
 
 ENTRIES = "SELECT * FROM entries WHERE tenant = $1 ORDER BY held_at"
-COOLDOWN = 1.0
-# Models that only this room's tests break.
-FRAGILE = "anthropic.claude-sonnet-4-5-20250929-v1:0"
+# Long enough for a slow machine to make the calls in between.
+COOLDOWN = 4.0
+HEDGE = 1.5
 DEAR = {"inputPerMillion": "3", "outputPerMillion": "15"}
 STEEP = {
     "inputPerMillion": "0.01",
@@ -98,11 +98,10 @@ def test_an_open_circuit_skips_the_region_until_a_probe_finds_it_well(caller, ro
     with pytest.raises(openai.InternalServerError) as caught:
         ask(caller, name)
     assert (caught.value.status_code, caught.value.code) == (503, "unavailable")
-    assert caught.value.response.headers["retry-after"] == "1"
+    assert 1 <= int(caught.value.response.headers["retry-after"]) <= COOLDOWN
     assert _state(router, name) == 2
     faults()
-    time.sleep(COOLDOWN)
-    assert _state(router, name) == 1
+    eventually(lambda: _state(router, name) == 1, "the circuit is half-open")
     assert ask(caller, name).headers["x-loam-cost-usd"]
     assert _state(router, name) == 0
     costs = [entry["cost"] for entry in query(ENTRIES, caller.name)]
@@ -218,8 +217,8 @@ def test_auto_and_strict_together_find_a_model_that_takes_everything(caller, rou
 
 @pytest.fixture(scope="module")
 def hedging(folder, servers):
-    """A gateway that asks another region after 100 ms."""
-    process = GatewayProcess(folder, _with(servers, {"LOAM_HEDGE_SECONDS": "0.1"})).start()
+    """A gateway that soon asks another region."""
+    process = GatewayProcess(folder, _with(servers, {"LOAM_HEDGE_SECONDS": str(HEDGE)})).start()
     process.model("haiku", HAIKU)
     yield process
     process.stop()
@@ -242,7 +241,7 @@ def test_a_hedge_answers_for_a_region_that_is_slow_and_both_calls_are_paid_for(h
 def test_a_call_that_is_answered_in_time_is_not_hedged_nor_one_with_an_idempotency_key(hedging, faults, query):
     tenant = hedging.new_tenant(models=["haiku"])
     ask(tenant, "haiku")
-    faults({"contains": tenant.name, "fault": {"delayMs": 500}})
+    faults({"contains": tenant.name, "fault": {"delayMs": HEDGE * 1000 + 500}})
     ask(tenant, "haiku", extra_headers={"Idempotency-Key": "once"})
     assert [entry["outcome"] for entry in query(ENTRIES, tenant.name)] == ["complete", "complete"]
     tenant.close()
@@ -250,7 +249,7 @@ def test_a_call_that_is_answered_in_time_is_not_hedged_nor_one_with_an_idempoten
 
 def test_a_hedge_that_the_budget_does_not_cover_leaves_the_first_call_alone(hedging, faults, query):
     tenant = hedging.new_tenant(models=["haiku"], budget={"monthlyUsd": "0.00085"})
-    faults({"contains": tenant.name, "fault": {"delayMs": 400}})
+    faults({"contains": tenant.name, "fault": {"delayMs": HEDGE * 1000 + 500}})
     assert ask(tenant, "haiku", max_tokens=600).parse().choices
     assert [entry["outcome"] for entry in query(ENTRIES, tenant.name)] == ["complete"]
     tenant.close()
