@@ -78,14 +78,19 @@ async def test_the_places_for_requests_at_once_are_shared_and_come_back(bed, ten
     bed.bedrock.play({"contains": tenant.name, "fault": {"delayMs": 600}})
     key = tenant.new_key()
     assert await all_at_once(bed, session, key, 20, tenant.name) == {200: 5, 429: 15}
-    assert await all_at_once(bed, session, key, 5, tenant.name) == {200: 5}
+
+    async def all_free():
+        return await all_at_once(bed, session, key, 5, tenant.name) == {200: 5}
+
+    # A place is given back as the answer goes out, and nobody waits for that: another gateway may be a moment faster.
+    await until(all_free, 5)
 
 
 async def test_places_outlive_a_killed_gateway_by_seconds_and_last_as_long_as_calls_that_live(
     bed, tenant, session, database
 ):
     neighbour = bed.replicas[0].new_tenant()
-    slow_call = {"contains": "slow", "fault": {"delayMs": (LEASE_SECONDS + 3) * 1000}}
+    slow_call = {"contains": "slow", "fault": {"delayMs": (LEASE_SECONDS + 7) * 1000}}
     bed.bedrock.play(slow_call)
     keys = {}
     for each in (tenant, neighbour):
@@ -105,15 +110,16 @@ async def test_places_outlive_a_killed_gateway_by_seconds_and_last_as_long_as_ca
     try:
         killed, living = await full_house(bed.replicas[2], tenant), await full_house(bed.replicas[0], neighbour)
         assert not await admitted(tenant)
-        await bed.restart_replica(2)
-        await asyncio.gather(*killed, return_exceptions=True)
+        await asyncio.to_thread(bed.replicas[2].kill)
         assert not await admitted(tenant)
-        await until(lambda: admitted(tenant), LEASE_SECONDS + 3)
+        await until(lambda: admitted(tenant), LEASE_SECONDS + 5)
         # By now the first leases of the neighbour's calls would be over as well.
-        assert not any(call.done() for call in living)
         assert not await admitted(neighbour)
+        assert not any(call.done() for call in living)
         assert [status for status, _headers in await asyncio.gather(*living)] == [200, 200]
         assert await admitted(neighbour)
+        await asyncio.gather(*killed, return_exceptions=True)
+        await asyncio.to_thread(bed.replicas[2].start)
     finally:
         neighbour.close()
 
@@ -140,28 +146,29 @@ async def test_without_redis_all_are_let_in_at_once_and_it_is_counted(bed, tenan
 
 
 async def test_a_revoked_key_is_refused_by_all_three_within_a_second_under_load(bed, tenant, session):
-    key, other = tenant.new_key("doomed"), tenant.new_key("fine")
-    seen, stop = [], asyncio.Event()
+    doomed, other = tenant.new_key("doomed"), tenant.new_key("fine")
+    heard, stop = [], asyncio.Event()
 
     async def keep_asking(replica, key):
         while not stop.is_set():
             sent_at = time.monotonic()
-            seen.append((sent_at, key, (await ask(session, replica, key, f"{tenant.name} {sent_at}"))[0]))
+            status, _headers = await ask(session, replica, key, f"{tenant.name} {sent_at}")
+            heard.append((key, sent_at, time.monotonic(), status))
 
     callers = [
-        asyncio.create_task(keep_asking(replica, who))
+        asyncio.create_task(keep_asking(replica, key))
         for replica in bed.replicas
-        for who in (key, other)
+        for key in (doomed, other)
         for _ in range(5)
     ]
     await asyncio.sleep(1)
-    revoked_at = time.monotonic()
+    asked_at = time.monotonic()
     response = await asyncio.to_thread(bed.replicas[0].delete, f"/tenants/{tenant.name}/keys/doomed")
+    revoked_at = time.monotonic()
     assert response.status_code == 204
     await asyncio.sleep(2)
     stop.set()
     await asyncio.gather(*callers)
-    late = [status for sent_at, who, status in seen if who == key and sent_at > revoked_at + 1]
-    assert set(late) == {401}
-    assert {status for sent_at, who, status in seen if who == key and sent_at < revoked_at - 0.2} == {200}
-    assert {status for _sent_at, who, status in seen if who == other} == {200}
+    assert {status for key, _, heard_at, status in heard if key == doomed and heard_at < asked_at} == {200}
+    assert {status for key, sent_at, _, status in heard if key == doomed and sent_at > revoked_at + 1} == {401}
+    assert {status for key, _, _, status in heard if key == other} == {200}
