@@ -76,6 +76,20 @@ def test_every_kind_of_request_is_valid_for_openai(name, model_id, completions_t
         assert word not in json.dumps(body), word
 
 
+def test_what_is_more_than_openai_has_reaches_anthropic():
+    failed = sent("Anthropic", CLAUDE, "a failed call")["messages"][-1]["content"][0]
+    assert (failed["type"], failed["is_error"]) == ("tool_result", True)
+    marked = sent("Anthropic", CLAUDE, "marks for the cache")
+    assert json.dumps(marked).count("cache_control") == 4
+    assert "cache_control" in marked["tools"][0]
+    result = sent("Anthropic", CLAUDE, "media in a result")["messages"][-1]["content"][0]
+    assert [block["type"] for block in result["content"]] == ["text", "image"]
+    thought = sent("Anthropic", CLAUDE, "reasoning given back")["messages"][1]["content"]
+    assert [block["type"] for block in thought] == ["thinking", "redacted_thinking", "text"]
+    alone = sent("Anthropic", CLAUDE, "one call at a time")["tool_choice"]
+    assert alone == {"type": "auto", "disable_parallel_tool_use": True}
+
+
 def test_their_types_would_notice_a_word_of_ours(messages_type, completions_type):
     with pytest.raises(ValidationError):
         messages_type.validate_python(sent("Anthropic", CLAUDE, "sampling") | {"stop": ["END"]})
