@@ -73,7 +73,7 @@ class Metrics:
         self.waiting = Gauge(
             "loam_requests_waiting", "Requests that wait for their tenant's turn.", registry=self.registry
         )
-        self.streams = Gauge("loam_streams_open", "Answers that are being streamed.", registry=self.registry)
+        self.streaming = Gauge("loam_streams_open", "Answers that are being streamed.", registry=self.registry)
         self.websockets = Gauge("loam_websockets", "Open WebSocket connections.", registry=self.registry)
         self.streams = Gauge("loam_resumable_streams", "Resumable streams under way here.", registry=self.registry)
         self.streams_open = Counter(
@@ -137,7 +137,7 @@ class Metrics:
 
     def under_way(self, headers: Iterable[tuple[bytes, bytes]]) -> AbstractContextManager[object]:
         """For the time in which an answer with these headers is sent: a stream counts as open."""
-        return self.streams.track_inprogress() if _EVENT_STREAM in headers else nullcontext()
+        return self.streaming.track_inprogress() if _EVENT_STREAM in headers else nullcontext()
 
 
 class CountAnswers:
@@ -162,14 +162,14 @@ class CountAnswers:
                 self._count(scope, message["status"])
                 if not streaming and _EVENT_STREAM in message.get("headers", ()):
                     streaming = True
-                    self._metrics.streams.inc()
+                    self._metrics.streaming.inc()
             await send(message)
 
         try:
             await self._app(scope, receive, counted)
         finally:
             if streaming:
-                self._metrics.streams.dec()
+                self._metrics.streaming.dec()
 
     def _count(self, scope: Scope, status: int) -> None:
         self._metrics.answered(self._listener, getattr(scope.get("route"), "path", "none"), status)
