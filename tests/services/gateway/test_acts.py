@@ -75,6 +75,15 @@ def test_a_key_can_be_capped_by_the_day(tenant):
     )
 
 
+def test_users_can_be_capped_by_the_day_with_caps_of_the_tenants_own(tenant):
+    http = tenant.http()
+    assert http.put("/v1/usage/budget", json={"perUserDailyUsd": "0"}).status_code == 200
+    with pytest.raises(openai.APIStatusError) as refusal:
+        ask(tenant, tenant.new_key(user="ann"))
+    assert refusal.value.body["cap"] == "userDaily"
+    ask(tenant, tenant.new_key())
+
+
 def test_a_key_changes_only_keys_that_were_made_with_it(tenant):
     one, other = tenant.http(tenant.new_key(scopes=MAKER)), tenant.http(tenant.new_key(scopes=MAKER))
     child, child_id = make(one)

@@ -11,11 +11,13 @@ def tenant_policies(tenant: str, budget: Budget, origin: Origin = Origin.MANIFES
     """The tenant's caps; one that is not given takes away the one that was."""
     month = nanos_of("budget.monthlyUsd", budget.monthly_usd)
     day = nanos_of("budget.dailyUsd", budget.daily_usd)
-    per_user = nanos_of("budget.perUserMonthlyUsd", budget.per_user_monthly_usd)
+    user_month = nanos_of("budget.perUserMonthlyUsd", budget.per_user_monthly_usd)
+    user_day = nanos_of("budget.perUserDailyUsd", budget.per_user_daily_usd)
     return [
         Policy(tenant, Scope.TENANT, Period.MONTH, month, origin=origin),
         Policy(tenant, Scope.TENANT, Period.DAY, day, origin=origin),
-        Policy(tenant, Scope.USER, Period.MONTH, per_user, subject=EVERYONE, origin=origin),
+        Policy(tenant, Scope.USER, Period.MONTH, user_month, subject=EVERYONE, origin=origin),
+        Policy(tenant, Scope.USER, Period.DAY, user_day, subject=EVERYONE, origin=origin),
     ]
 
 

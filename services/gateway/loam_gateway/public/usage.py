@@ -69,6 +69,7 @@ class BudgetPut(Wire):
     monthly_usd: str | None = None
     daily_usd: str | None = None
     per_user_monthly_usd: str | None = None
+    per_user_daily_usd: str | None = None
 
 
 @router.put("/budget")

@@ -82,6 +82,7 @@ class Budget(Wire):
     monthly_usd: str | None = None
     daily_usd: str | None = None
     per_user_monthly_usd: str | None = None
+    per_user_daily_usd: str | None = None
     alert_percents: tuple[int, ...] = (50, 80, 100)
     alerts: AlertTargets = AlertTargets()
 
