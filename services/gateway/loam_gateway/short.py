@@ -9,6 +9,7 @@ are on, for FastAPI makes their spans.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, cast, get_type_hints
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -97,11 +98,12 @@ def _handler(endpoint: Callable[..., Any]) -> Handler | None:
     async def handle(request: Request, runtime: Runtime) -> Response:
         deps = await state_of(runtime)
         caller = await find(request, deps)
-        answering: Awaitable[Response] = endpoint(request=request, deps=deps, caller=caller)
+        answer: Callable[[], Awaitable[Response]] = partial(endpoint, request=request, deps=deps, caller=caller)
         if request.method != "POST":
-            return await answering
-        # What costs, or creates, waits for its tenant's turn, in which it begins.
+            return await answer()
+        # What costs, or creates, waits for its tenant's turn once all of it is there: nobody waits for a slow sender.
+        await request.body()
         async with deps.turns.slot(caller.tenant) as request.state.slot:
-            return await answering
+            return await answer()
 
     return handle
