@@ -7,7 +7,7 @@ from openai import AsyncOpenAI
 
 from ._platform import GatewayProcess, TestTenant, say
 
-BURST = 300
+BURST = 600
 
 
 async def test_a_request_of_another_tenant_overtakes_a_burst(gateway: GatewayProcess, tenant: TestTenant) -> None:
@@ -29,10 +29,11 @@ async def test_a_request_of_another_tenant_overtakes_a_burst(gateway: GatewayPro
             for number in range(BURST):
                 burst.create_task(loud(busy, number))
             await begun.wait()
+            answered_before = answered
             await ask(quiet, "hello")
-            overtaken = BURST - answered
+            answered_meanwhile = answered - answered_before
     other.close()
-    assert overtaken > BURST / 4
+    assert answered_meanwhile < BURST / 10
 
 
 async def test_callers_who_send_slowly_hold_up_nobody(gateway: GatewayProcess, tenant: TestTenant) -> None:
