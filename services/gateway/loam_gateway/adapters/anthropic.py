@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 
@@ -55,10 +56,16 @@ async def _told(events: AsyncIterator[tuple[str, bytes]]) -> AsyncIterator[Event
     async for name, data in events:
         payload = object_in(data)
         if name == "error":
-            kind = _KINDS.get(payload.get("error", {}).get("type", ""), FailureKind.UNAVAILABLE)
-            raise ProviderCallError(kind, message_in(payload) or "Anthropic broke off", payload.get("request_id") or "")
+            raise _failure(payload)
         if name != "ping":
             yield Event(name, payload)
+
+
+def _failure(payload: dict[str, Any]) -> ProviderCallError:
+    error = payload.get("error")
+    told = str(error.get("type")) if isinstance(error, dict) else ""
+    message, request_id = message_in(payload) or "Anthropic broke off", str(payload.get("request_id") or "")
+    return ProviderCallError(_KINDS.get(told, FailureKind.UNAVAILABLE), message, request_id)
 
 
 def _url(target: Target) -> str:

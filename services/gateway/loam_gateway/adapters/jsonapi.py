@@ -10,6 +10,9 @@ import orjson
 from loam_gateway.adapters.provider import FailureKind, ProviderCallError
 
 _MAX_EVENT_BYTES = 16 * 2**20
+# A few hundred vectors of the longest kind.
+_MAX_ANSWER_BYTES = 64 * 2**20
+_LONGEST_WAIT_SECONDS = 3600.0
 
 _KINDS = {
     400: FailureKind.INVALID,
@@ -36,7 +39,7 @@ class JsonApi:
         """The answer, and its request id."""
         async with self._call(url, headers, body) as response:
             request_id = response.headers.get(self._request_id_header, "")
-            return object_in(await response.read(), request_id), request_id
+            return object_in(await _whole(response), request_id), request_id
 
     @contextlib.asynccontextmanager
     async def events(
@@ -62,7 +65,7 @@ class JsonApi:
             # A redirect would carry the credential elsewhere.
             async with self._session.post(url, data=body, headers=given, allow_redirects=False) as response:
                 if response.status != 200:
-                    raise self._failure(response, await response.read())
+                    raise self._failure(response, await _whole(response))
                 yield response
 
     def _failure(self, response: aiohttp.ClientResponse, data: bytes) -> ProviderCallError:
@@ -115,7 +118,7 @@ def message_in(answer: Any) -> str:
 
 def _seconds(text: str) -> float | None:
     """What Retry-After says, where it says seconds."""
-    return float(text) if text.isdecimal() else None
+    return min(float(text), _LONGEST_WAIT_SECONDS) if text.isdecimal() else None
 
 
 def _json(data: bytes) -> Any:
@@ -125,15 +128,25 @@ def _json(data: bytes) -> Any:
         return None
 
 
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    """The answer's body. Raises ValueError for one without end."""
+    body = bytearray()
+    async for received in response.content.iter_any():
+        body += received
+        if len(body) > _MAX_ANSWER_BYTES:
+            raise ValueError("the answer is too long")
+    return bytes(body)
+
+
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, bytes]]:
     """The events of the stream (HTML, 9.2.6), but for ids and retry times, which nobody sends here.
 
     Raises ValueError for an event without end.
     """
-    buffer, name, data = b"", "", b""
+    buffer, name, data = b"", "", bytearray()
     async for received in response.content.iter_any():
         *lines, buffer = (buffer + received).split(b"\n")
-        if len(buffer) > _MAX_EVENT_BYTES:
+        if len(buffer) + len(data) > _MAX_EVENT_BYTES:
             raise ValueError("an event is too long")
         for line in lines:
             field, _, value = line.rstrip(b"\r").partition(b":")
@@ -142,5 +155,5 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, 
             elif field == b"data":
                 data += value.removeprefix(b" ")
             elif not field and data:
-                yield name, data
-                name, data = "", b""
+                yield name, bytes(data)
+                name, data = "", bytearray()

@@ -8,8 +8,15 @@ from loam_gateway.completions.reply import Chunk, Heading, message_of
 _SHAPE = {"object": "chat.completion.chunk"}
 
 
+# Servers that speak OpenAI's protocol leave out, or add, this and that.
+_MISSHAPEN = (KeyError, TypeError, AttributeError)
+
+
 class Listener:
-    """Puts a streamed answer together as its chunks go by, until it gets longer than `largest` characters."""
+    """Puts a streamed answer together as its chunks go by, until it gets longer than `largest` characters.
+
+    One that is not shaped as OpenAI's are is not put together; its caller has it all the same.
+    """
 
     def __init__(self, largest: int) -> None:
         self._left = largest
@@ -24,14 +31,23 @@ class Listener:
         """The next chunk."""
         if self._left < 0:
             return
-        for choice in chunk["choices"]:
-            self.finish = choice["finish_reason"] or self.finish
-            self._take(choice["delta"])
+        try:
+            for choice in chunk["choices"]:
+                self.finish = choice["finish_reason"] or self.finish
+                self._take(choice["delta"])
+        except _MISSHAPEN:
+            self._left = -1
 
     def message(self) -> dict[str, Any] | None:
-        """OpenAI's message of the whole answer; None when it was too long, or is not at its end."""
+        """OpenAI's message of the whole answer; None when it was too long, misshapen, or is not at its end."""
         if self._left < 0 or not self.finish:
             return None
+        try:
+            return self._message()
+        except _MISSHAPEN:
+            return None
+
+    def _message(self) -> dict[str, Any]:
         calls = [self._calls[index] for index in sorted(self._calls)]
         for index, call in zip(sorted(self._calls), calls, strict=True):
             call["function"]["arguments"] = "".join(self._arguments[index])
@@ -43,9 +59,9 @@ class Listener:
             self._keep(self._texts, text)
         if refusal := delta.get("refusal"):
             self._keep(self._refusals, refusal)
-        for part in delta.get("tool_calls", ()):
+        for part in delta.get("tool_calls") or ():
             self._take_call(part)
-        for detail in delta.get("reasoning_details", ()):
+        for detail in delta.get("reasoning_details") or ():
             self._take_reasoning(detail)
 
     def _take_call(self, part: dict[str, Any]) -> None:
@@ -71,13 +87,13 @@ class Listener:
 def chunks_of(heading: Heading, message: dict[str, Any], finish: str, usage: dict[str, Any] | None) -> Iterator[Chunk]:
     """The chunks of a stream that says `message`; with `usage` one more for that."""
     yield _chunk(heading, {"role": "assistant", "content": "", "refusal": None})
-    for index, detail in enumerate(message.get("reasoning_details", ())):
+    for index, detail in enumerate(message.get("reasoning_details") or ()):
         text = {"reasoning_content": detail["text"]} if detail.get("text") else {}
         yield _chunk(heading, text | {"reasoning_details": [detail | {"index": index}]})
     for name in ("content", "refusal"):
         if message.get(name):
             yield _chunk(heading, {name: message[name]})
-    for index, call in enumerate(message.get("tool_calls", ())):
+    for index, call in enumerate(message.get("tool_calls") or ()):
         yield _chunk(heading, {"tool_calls": [{"index": index} | call]})
     yield _chunk(heading, {}, finish)
     if usage is not None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from loam_gateway.completions.reply import is_count
 from loam_shared.errors import InvalidRequestError
 
 MAX_INPUTS = 2048
@@ -40,9 +41,10 @@ class EmbeddingRequest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One call to the provider, and the most input tokens it can be: a token is at least one byte."""
+    """One call to the provider with so many texts, and the most input tokens it can be: a token is at least a byte."""
 
     body: dict[str, Any]
+    texts: int
     token_bound: int
 
 
@@ -50,13 +52,13 @@ def batches(texts: list[str], *, provider: str, model_id: str, dimensions: int |
     """The provider calls for `texts`, as many texts each as the model takes. Raises InvalidRequestError."""
     if provider == "OpenAI":
         extra: dict[str, Any] = {"model": model_id} | ({"dimensions": dimensions} if dimensions else {})
-        return [Batch({"input": group} | extra, _token_bound(group)) for group in _groups(texts, _OPENAI_TEXTS)]
+        return [_batch({"input": group} | extra, group) for group in _groups(texts, _OPENAI_TEXTS)]
     if provider == "Bedrock" and "titan-embed" in model_id:
         extra = {"dimensions": dimensions, "normalize": True} if dimensions else {}
-        return [Batch({"inputText": text} | extra, _token_bound([text])) for text in texts]
+        return [_batch({"inputText": text} | extra, [text]) for text in texts]
     if provider == "Bedrock" and "cohere.embed" in model_id:
         extra = {"input_type": "search_document"} | ({"output_dimension": dimensions} if dimensions else {})
-        return [Batch({"texts": group} | extra, _token_bound(group)) for group in _groups(texts, _COHERE_TEXTS)]
+        return [_batch({"texts": group} | extra, group) for group in _groups(texts, _COHERE_TEXTS)]
     raise InvalidRequestError(f"model: {model_id} is not an embedding model that Loam can call", param="model")
 
 
@@ -64,12 +66,22 @@ def _groups(texts: list[str], size: int) -> list[list[str]]:
     return [texts[start : start + size] for start in range(0, len(texts), size)]
 
 
-def _token_bound(texts: list[str]) -> int:
-    return sum(len(text.encode()) + _FRAME_TOKENS for text in texts)
+def _batch(body: dict[str, Any], texts: list[str]) -> Batch:
+    return Batch(body, len(texts), sum(len(text.encode()) + _FRAME_TOKENS for text in texts))
 
 
-def vectors_of(reply: dict[str, Any]) -> list[list[float]]:
-    """The vectors in a provider's reply, in the order of its texts."""
+def vectors_of(reply: dict[str, Any], texts: int) -> list[list[float]]:
+    """The vectors in a provider's reply, in the order of its texts. Raises ValueError unless there are so many."""
+    try:
+        vectors = _vectors(reply)
+        if len(vectors) == texts:
+            return vectors
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the answer has no vectors: {error!r}") from error
+    raise ValueError(f"the answer has {len(vectors)} vectors for {texts} texts")
+
+
+def _vectors(reply: dict[str, Any]) -> list[list[float]]:
     if "data" in reply:
         return [found["embedding"] for found in sorted(reply["data"], key=lambda found: found["index"])]
     if "embedding" in reply:
@@ -80,9 +92,10 @@ def vectors_of(reply: dict[str, Any]) -> list[list[float]]:
 
 
 def tokens_in(reply: dict[str, Any]) -> int | None:
-    """The input tokens that a provider's reply speaks of, if it does."""
-    counted: int | None = (reply.get("usage") or {}).get("prompt_tokens")
-    return counted
+    """The input tokens that a provider's reply speaks of, if it does, and if they can be."""
+    usage = reply.get("usage")
+    counted = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return counted if is_count(counted) else None
 
 
 def embedding_list(

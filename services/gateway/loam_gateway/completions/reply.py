@@ -3,7 +3,7 @@
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,9 @@ import orjson
 
 from loam_gateway.ledger.model import Tokens
 from loam_shared.money import format_usd
+
+# More than any model takes or gives. A price of it in nano-dollars still fits where the ledger keeps it.
+_MOST_TOKENS = 10**9
 
 Chunk = dict[str, Any]
 """One chunk of a streamed chat completion, as OpenAI shapes it."""
@@ -36,6 +39,27 @@ class Usage:
 
     tokens: Tokens
     reasoning: int = 0
+
+
+def plausible(read: Callable[[dict[str, Any]], Usage], told: Any) -> Usage | None:
+    """What `read` finds in the provider's words; None where it says nothing, or what no model can have used.
+
+    A negative number would give money back, and one without bounds would take all that there is.
+    """
+    if not told:
+        return None
+    try:
+        usage = read(told)
+    except (TypeError, AttributeError):
+        return None
+    tokens = usage.tokens
+    counts = (tokens.input, tokens.output, tokens.cache_read, tokens.cache_write, usage.reasoning)
+    return usage if all(map(is_count, counts)) else None
+
+
+def is_count(value: object) -> bool:
+    """Whether a provider can mean `value` as a number of tokens."""
+    return isinstance(value, int) and 0 <= value <= _MOST_TOKENS
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """A chat completion as an OpenAI client asks for it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
@@ -8,6 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from loam_shared.errors import InvalidRequestError
 
+# What a JSON encoder writes, and a database keeps.
+_LARGEST = 2**63 - 1
 _NAME = r"^[A-Za-z0-9_-]{1,64}$"
 
 
@@ -230,8 +232,8 @@ class ChatRequest(BaseModel):
     messages: list[Message] = Field(min_length=1, max_length=10_000)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1, le=_LARGEST)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=_LARGEST)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
     stop: str | list[str] | None = None
@@ -243,7 +245,7 @@ class ChatRequest(BaseModel):
 
     # What some models have no place for: not acted on there, and named in x-loam-dropped-params.
     parallel_tool_calls: bool | None = None
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=-_LARGEST, le=_LARGEST)
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
@@ -305,8 +307,17 @@ _Body = TypeVar("_Body", bound=BaseModel)
 
 def parse(kind: type[_Body], body: bytes) -> _Body:
     """`body` as a `kind`. Raises InvalidRequestError that names the first field that is wrong."""
+    return _checked(kind.model_validate_json, body)
+
+
+def made(kind: type[_Body], fields: dict[str, Any]) -> _Body:
+    """A `kind` of `fields`. Raises as `parse` does."""
+    return _checked(kind.model_validate, fields)
+
+
+def _checked(validate: Callable[[Any], _Body], given: Any) -> _Body:
     try:
-        return kind.model_validate_json(body)
+        return validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         param = ".".join(str(part) for part in first["loc"]) or None

@@ -59,6 +59,14 @@ class Tenant:
     suspended: bool = False
     own_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    def own_key(self, model: "Model") -> str | None:
+        """The tenant's own key with the model's provider, which wins over the platform's.
+
+        A server that asks the platform for no key is the platform's own, and would take any: it stays paid for.
+        """
+        keyless = model.base_url is not None and model.credential is None
+        return None if keyless else self.own_keys.get(model.provider)
+
 
 @dataclass(frozen=True, slots=True)
 class Model:

@@ -54,7 +54,7 @@ def of_tenant(tenant: Tenant, request: ChatRequest, model: Model) -> Call:
         prices_of(model),
         input_tokens=chat.input_bound,
         output_tokens=bounds.output_tokens(request.output_limit, model.max_output_tokens),
-        api_key=tenant.own_keys.get(model.provider),
+        api_key=tenant.own_key(model),
     )
     return Call(chat, quote)
 

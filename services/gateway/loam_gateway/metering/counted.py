@@ -39,4 +39,6 @@ async def _counted(deps: State, call: Call) -> Quote | None:
     if body is None or call.quote.input_tokens < _WORTH_COUNTING_TOKENS:
         return None
     tokens = await deps.provider.count(call.quote, body)
-    return None if tokens is None or tokens >= call.quote.input_tokens else replace(call.quote, input_tokens=tokens)
+    if tokens is None or not 0 < tokens < call.quote.input_tokens:
+        return None
+    return replace(call.quote, input_tokens=tokens)

@@ -7,7 +7,7 @@ from functools import partial
 
 import orjson
 
-from loam_gateway.adapters.provider import MAYBE_BILLED, Client, ProviderCallError, Reply, Target
+from loam_gateway.adapters.provider import MAYBE_BILLED, Client, FailureKind, ProviderCallError, Reply, Target
 from loam_gateway.completions.embeddings import Batch, EmbeddingRequest, batches, embedding_list, tokens_in, vectors_of
 from loam_gateway.ledger.model import Kind, Tokens
 from loam_gateway.metering.answers import Answer, call_headers, cost_headers
@@ -101,12 +101,12 @@ class _Run:
                 return
             try:
                 reply = await self._deps.provider.call(self._charge, partial(_invoke, batch))
+                self._found[index] = _vectors(batch, reply)
             except ProviderCallError as error:
                 self._failure = error
                 if error.kind in MAYBE_BILLED:
                     self._bill(batch.token_bound, estimated=True)
                 return
-            self._found[index] = vectors_of(reply.body)
             known = reply.input_tokens if reply.input_tokens is not None else tokens_in(reply.body)
             self._bill(batch.token_bound if known is None else known, estimated=known is None)
 
@@ -114,6 +114,13 @@ class _Run:
         self.billed += tokens
         self._charge.estimated |= estimated
         self._charge.tokens = Tokens(input=self.billed)
+
+
+def _vectors(batch: Batch, reply: Reply) -> list[list[float]]:
+    try:
+        return vectors_of(reply.body, batch.texts)
+    except ValueError as error:
+        raise ProviderCallError(FailureKind.BROKEN_OFF, str(error), reply.request_id) from error
 
 
 async def _invoke(batch: Batch, client: Client, target: Target) -> Reply:

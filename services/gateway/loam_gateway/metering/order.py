@@ -31,8 +31,8 @@ class Order:
         return self.caller.root_request_id or self.request_id
 
     def own_key(self, model: Model) -> str | None:
-        """The tenant's own key with the model's provider, which wins over the platform's."""
-        return self.tenant.own_keys.get(model.provider)
+        """The tenant's own key that a call of `model` goes out with, if any."""
+        return self.tenant.own_key(model)
 
     def hold_request(self, quote: Quote, kind: Kind) -> HoldRequest:
         """What to ask the ledger for."""

@@ -13,7 +13,7 @@ from pydantic import Field
 from loam_gateway.auth import caller_with, tenant_of
 from loam_gateway.completions.embeddings import EmbeddingRequest
 from loam_gateway.completions.reply import Chunk
-from loam_gateway.completions.request import ChatRequest, parse
+from loam_gateway.completions.request import ChatRequest, made, parse
 from loam_gateway.directory.model import Principal
 from loam_gateway.metering.answers import Answer
 from loam_gateway.metering.auto import AUTO, with_model
@@ -140,7 +140,7 @@ async def _prompt(deps: State, request: Request, caller: Principal, *, stream: b
     ask = parse(Ask, await request.body())
     template = await deps.templates.named(caller.tenant, ask.template) if ask.template is not None else None
     given = {"model": AUTO} | _filled(template, ask) | {"stream": stream}
-    prompt = _Prompt(ChatRequest.model_validate(given), template)
+    prompt = _Prompt(made(ChatRequest, given), template)
     body = await with_model(deps.directory, await tenant_of(caller, deps), prompt.body, prompt.needs)
     return replace(prompt, body=body)
 

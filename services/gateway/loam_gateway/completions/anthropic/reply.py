@@ -12,6 +12,7 @@ from loam_gateway.completions.reply import (
     Said,
     Usage,
     message_of,
+    plausible,
     reasoning_encrypted,
     reasoning_text,
     tool_call,
@@ -30,10 +31,12 @@ _FINISH = {
 }
 
 
-def usage_in(usage: dict[str, Any] | None) -> Usage | None:
+def usage_in(usage: Any) -> Usage | None:
     """What Anthropic says it used."""
-    if not usage:
-        return None
+    return plausible(_usage, usage)
+
+
+def _usage(usage: dict[str, Any]) -> Usage:
     tokens = Tokens(
         input=usage.get("input_tokens") or 0,
         output=usage.get("output_tokens") or 0,

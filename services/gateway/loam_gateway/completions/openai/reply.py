@@ -5,19 +5,22 @@ from typing import Any
 
 import orjson
 
-from loam_gateway.completions.reply import Chunk, ChunkMaker, Said, Usage
+from loam_gateway.completions.reply import Chunk, ChunkMaker, Said, Usage, plausible
 from loam_gateway.ledger.model import Tokens
 
 
-def usage_in(usage: dict[str, Any] | None) -> Usage | None:
+def usage_in(usage: Any) -> Usage | None:
     """What the server says it used."""
-    if not usage:
-        return None
+    return plausible(_usage, usage)
+
+
+def _usage(usage: dict[str, Any]) -> Usage:
     read = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     written = (usage.get("prompt_tokens_details") or {}).get("cache_write_tokens") or 0
+    prompt = usage.get("prompt_tokens") or 0
     tokens = Tokens(
-        # The prompt's tokens have those of the cache among them.
-        input=max(0, (usage.get("prompt_tokens") or 0) - read - written),
+        # The prompt's tokens have those of the cache among them; some servers count them apart.
+        input=max(min(prompt, 0), prompt - read - written),
         output=usage.get("completion_tokens") or 0,
         cache_read=read,
         cache_write=written,
@@ -46,6 +49,8 @@ class OpenAIChunks(ChunkMaker):
         if finish := choices[0].get("finish_reason"):
             self._finish(finish)
         delta = choices[0].get("delta") or {}
+        if not isinstance(delta, dict):
+            raise TypeError("a delta that is no object")
         self.output_bytes += _output_bytes(delta)
         return [self._chunk(delta)] if delta else []
 
