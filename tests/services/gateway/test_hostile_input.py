@@ -1,5 +1,6 @@
 """Whatever is sent, the answer is one of the contract's: never a failure of ours, never somebody else's data."""
 
+import json
 import uuid
 
 import httpx2 as httpx
@@ -94,3 +95,14 @@ def test_no_tenant_or_pipeline_is_named_as_a_pattern(gateway, tenant, name):
     assert refused(gateway.put(f"/tenants/{name.replace('?', '%3F')}", {"uid": "1"}))
     body = {"uid": "1", "spec": {"sources": []}, "endpoint": "http://127.0.0.1:1"}
     assert refused(gateway.put(f"/tenants/{tenant.name}/pipelines/{name.replace('?', '%3F')}", body))
+
+
+def test_a_template_and_more_messages_than_are_taken_are_the_callers_mistake(send):
+    body = {"template": "summarize", "variables": {"text": "x"}, "messages": say("x") * 10_000}
+    assert refused(send("POST", "/v1/complete", json.dumps(body)))
+
+
+@pytest.mark.parametrize("field", ["seed", "max_tokens", "max_completion_tokens"])
+def test_a_number_beyond_64_bits_is_the_callers_mistake(send, field):
+    body = {"model": "haiku", "messages": say("hi"), field: 10**30}
+    assert refused(send("POST", "/v1/chat/completions", json.dumps(body)))

@@ -13,12 +13,23 @@ from loam_shared.contracts.admin import ModelPut, TenantPut
 CHANNEL = "loam_directory"
 """Every change of the directory is told here; the message says nothing, since all of it is read again."""
 
+# A key is never good for more than every key in the line that it was made with is now, whatever they were then.
 _PRINCIPAL = """
-SELECT k.tenant, k.key_id, k.user_id, k.scopes, k.workload, k.monthly_cap, k.daily_cap,
-       least(k.expires_at, h.expires_at) AS expires_at
+SELECT k.tenant, k.key_id, k.user_id, k.workload, k.monthly_cap, k.daily_cap,
+       least(k.expires_at, h.expires_at, line.expires_at) AS expires_at,
+       ARRAY(SELECT scope FROM unnest(k.scopes) AS scope
+             WHERE NOT EXISTS (SELECT FROM api_keys AS m WHERE m.tenant = k.tenant AND m.key_id = ANY (line.makers)
+                               AND scope <> ALL (m.scopes))) AS scopes
 FROM key_hashes h JOIN api_keys k USING (tenant, key_id)
-WHERE h.sha256 = $1 AND k.revoked_at IS NULL
+CROSS JOIN LATERAL (
+    SELECT made.makers, min(m.expires_at) AS expires_at, coalesce(bool_or(m.revoked_at IS NOT NULL), false) AS revoked
+    FROM (SELECT ledger_makers(k.tenant, k.key_id) AS makers) AS made
+    LEFT JOIN api_keys AS m ON m.tenant = k.tenant AND m.key_id = ANY (made.makers)
+    GROUP BY made.makers
+) AS line
+WHERE h.sha256 = $1 AND k.revoked_at IS NULL AND NOT line.revoked
   AND (h.expires_at IS NULL OR h.expires_at > now()) AND (k.expires_at IS NULL OR k.expires_at > now())
+  AND (line.expires_at IS NULL OR line.expires_at > now())
 """
 _TENANT = "SELECT settings FROM tenants WHERE name = $1 AND active"
 _MODEL = "SELECT spec, credential FROM models WHERE name = $1"

@@ -1,0 +1,75 @@
+"""A key is good for what the keys that it was made with are good for: now, and not only when it was made."""
+
+import socket
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
+
+import httpx2 as httpx
+import pytest
+
+from loam_shared.credentials import hash_api_key
+
+from ._platform import ALL_SCOPES, eventually
+
+NEW = {"name": "child", "scopes": ["ai:complete", "usage:read"]}
+
+
+@pytest.fixture
+def maker(tenant):
+    """A manifest's key, and how the operator changes it."""
+    secret = tenant.new_key("maker")
+
+    def put(**changed):
+        body = {"name": "maker", "hashes": [{"sha256": hash_api_key(secret)}], "scopes": ALL_SCOPES} | changed
+        assert tenant.gateway.put(f"/tenants/{tenant.name}/keys/maker", body).status_code == 204
+
+    return secret, put
+
+
+def made_with(gateway, secret) -> str:
+    answer = httpx.post(f"{gateway.public}/v1/auth/keys", json=NEW, headers=bearer(secret), timeout=30)
+    assert answer.status_code == 201, answer.text
+    key: str = answer.json()["apiKey"]
+    return key
+
+
+def bearer(key) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def may(gateway, key) -> int:
+    """What a key is told that wants to see what was used."""
+    return httpx.get(f"{gateway.public}/v1/usage", headers=bearer(key), timeout=30).status_code
+
+
+def test_a_scope_that_is_taken_from_a_key_is_taken_from_all_that_it_made(gateway, maker):
+    secret, put = maker
+    child = made_with(gateway, secret)
+    assert may(gateway, child) == 200
+    put(scopes=["ai:complete", "keys:write"])
+    eventually(lambda: may(gateway, child) == 403, "the child lost the scope, too")
+    put()
+    eventually(lambda: may(gateway, child) == 200, "the child has it again")
+
+
+def test_a_key_ends_with_the_one_that_made_it(gateway, maker):
+    secret, put = maker
+    grandchild = made_with(gateway, secret)
+    put(expiresAt=(datetime.now(UTC) + timedelta(seconds=1)).isoformat())
+    eventually(lambda: may(gateway, grandchild) == 401, "the child ended")
+
+
+def test_a_request_to_make_a_key_that_is_kept_waiting_outlives_no_revocation(gateway, tenant, maker):
+    secret, _ = maker
+    body, address = b'{"name": "late", "scopes": ["usage:read"]}', urlsplit(gateway.public)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        head = "POST /v1/auth/keys HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        head += f"Authorization: Bearer {secret}\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body[:1])
+        assert gateway.delete(f"/tenants/{tenant.name}/keys/maker").status_code == 204
+        eventually(lambda: may(gateway, secret) == 401, "the key is revoked")
+        connection.sendall(body[1:])
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    if b'"apiKey":"' in answer:
+        late = answer.partition(b'"apiKey":"')[2].partition(b'"')[0].decode()
+        assert may(gateway, late) == 401
