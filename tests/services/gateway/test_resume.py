@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 
 import httpx2 as httpx
 import pytest
+
+from loam_gateway.streams.room import MOST_ELSEWHERE
 
 from .._servers import embedded
 from ._platform import GatewayProcess, Servers, eventually
@@ -306,3 +309,19 @@ def test_a_stop_ends_what_nobody_listens_to_settled_and_says_so_elsewhere(folder
     rest = go_on(pair[1], key, heard)
     assert rest.events[-1][1] == "error"
     assert "stops" in rest.events[-1][2]
+
+
+async def test_one_tenants_listeners_elsewhere_leave_room_for_everybody_elses(pair, tenant, slow):
+    slow(500, " ".join(["word"] * 200))
+    key = tenant.new_key()
+    heard = await asyncio.to_thread(begin, pair[0], key, "/v1/stream", tenant, 1)
+    path, headers = f"/v1/streams/{heard.stream_id}", {"authorization": f"Bearer {key}"}
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(headers=headers, timeout=60, limits=limits) as client:
+        listening = [asyncio.create_task(client.get(pair[1].public + path)) for _ in range(MOST_ELSEWHERE + 8)]
+        # Those that there is no room for are told so at once.
+        refused = [await answer for answer in itertools.islice(asyncio.as_completed(listening, timeout=60), 8)]
+        await client.delete(pair[0].public + path)
+        told = [answer.text for answer in await asyncio.gather(*listening)]
+    assert all("rate_limited" in answer.text for answer in refused)
+    assert sum("cancelled" in text for text in told) == MOST_ELSEWHERE

@@ -1,10 +1,19 @@
 """Prompt templates: the platform's, a tenant's own, and what becomes of a call that names one."""
 
+import asyncio
 import copy
+import gc
+import os
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from loam_gateway.adapters import postgres
+from loam_gateway.directory import cache as directory
+from loam_gateway.templates import room as templates
+from loam_gateway.vault import Vault
 
 from ._platform import TestTenant
 
@@ -157,3 +166,18 @@ def test_a_broken_template_is_refused_with_the_reason(tenant, change, said):
 def test_templates_of_another_owner_or_of_no_tenant_are_refused(tenant):
     assert put(tenant, GREET, uid="somebody").status_code == 409
     assert tenant.gateway.put("/tenants/nobody/templates", {"uid": "x", "templates": []}).status_code == 404
+
+
+async def test_what_a_tenants_templates_were_before_is_not_kept_in_memory(tenant, gateway_database):
+    pool = await postgres.connect(gateway_database, 4)
+    async with directory.opened(pool, Vault(os.urandom(32)), gateway_database) as known:
+        room = templates.opened(known)
+        await asyncio.to_thread(put, tenant, GREET)
+        known.forget()
+        before = weakref.ref(await room.named(tenant.name, "greet"))
+        await asyncio.to_thread(put, tenant, version(2, "Anew"))
+        known.forget()
+        assert (await room.named(tenant.name, "greet")).version == 2
+        gc.collect()
+        assert before() is None
+    await pool.close()

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 from fastapi import Response
 
@@ -16,9 +17,12 @@ from loam_gateway.streams.buffer import Buffer, Found, Name
 from loam_gateway.streams.making import Make, Making
 from loam_gateway.streams.reel import Numbered, gap
 from loam_gateway.vault import Vault
-from loam_shared.errors import NotFoundError, UnavailableError
+from loam_shared.errors import NotFoundError, RateLimitedError, UnavailableError
 
 STREAM_ID = "x-loam-stream-id"
+MOST_ELSEWHERE = 128
+"""Listeners of one tenant to streams that other gateways make: each keeps a connection to Redis, of which there are
+four times as many for all tenants together."""
 _STOPPING = UnavailableError("the gateway that made this stream stops", retry_after=1)
 _LOST = "the gateway that made this stream is gone, or Redis lost it; ask again from the beginning"
 
@@ -32,6 +36,7 @@ class Streams:
         self._grace = grace
         self._max_bytes = max_bytes
         self._here: dict[Name, tuple[Making, asyncio.Task[None]]] = {}
+        self._elsewhere_by_tenant: Counter[str] = Counter()
 
     async def begin(self, owner: str, make: Make, request_id: str) -> Response:
         """The answer that `make` makes, resumable if it is a stream and Redis is there. Raises what `make` raises."""
@@ -56,7 +61,7 @@ class Streams:
             events = self._here[name][0].events(after)
         else:
             found = await self._found(name, after)
-            events = self._elsewhere(name, after, found)
+            events = self._placed(owner.partition("/")[0], self._elsewhere(name, after, found))
         return EventStream(b"", _frames(events), {STREAM_ID: stream_id})
 
     async def cancel(self, owner: str, stream_id: str) -> None:
@@ -96,6 +101,25 @@ class Streams:
         if not found.known and not found.made:
             raise NotFoundError("there is no such stream, or it ended too long ago")
         return found
+
+    async def _placed(self, tenant: str, events: AsyncGenerator[Numbered, None]) -> AsyncGenerator[Numbered, None]:
+        """`events` for one of the tenant's listeners. Raises RateLimitedError when it has too many."""
+        with self._place(tenant):
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    yield event
+
+    @contextlib.contextmanager
+    def _place(self, tenant: str) -> Iterator[None]:
+        if self._elsewhere_by_tenant[tenant] >= MOST_ELSEWHERE:
+            raise RateLimitedError(f"the tenant resumes {MOST_ELSEWHERE} streams here already", retry_after=1)
+        self._elsewhere_by_tenant[tenant] += 1
+        try:
+            yield
+        finally:
+            self._elsewhere_by_tenant[tenant] -= 1
+            if not self._elsewhere_by_tenant[tenant]:
+                del self._elsewhere_by_tenant[tenant]
 
     async def _elsewhere(self, name: Name, after: int, found: Found) -> AsyncGenerator[Numbered, None]:
         """What another gateway makes, or what one made. Raises NotFoundError for gaps, UnavailableError at its loss."""

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from importlib import resources
 
 from pydantic import TypeAdapter
@@ -13,6 +12,8 @@ from loam_shared.errors import InvalidRequestError, NotFoundError
 from loam_shared.templates import parse
 
 _REFERENCE = re.compile(r"(?P<name>[a-z0-9-]{1,63})(@(?P<version>[1-9][0-9]{0,6}))?")
+
+_MOST_TENANTS = 512
 
 Versions = Mapping[int, PromptTemplate]
 _STORED = TypeAdapter(tuple[PromptTemplate, ...])
@@ -28,6 +29,9 @@ class Templates:
     def __init__(self, directory: Directory, platform: Mapping[str, Versions]) -> None:
         self._directory = directory
         self._platform = platform
+        # As the database had them when they were read last. A tenant's earlier ones are not kept beside them: whoever
+        # changes large templates again and again could fill the memory with those.
+        self._read: dict[str, tuple[str, Mapping[str, Versions]]] = {}
 
     async def named(self, tenant: str, reference: str) -> PromptTemplate:
         """The template that `reference` stands for: ``name@version``, or ``name`` for the latest version.
@@ -56,7 +60,13 @@ class Templates:
         ]
 
     async def _own(self, tenant: str) -> Mapping[str, Versions]:
-        return _stored(await self._directory.templates(tenant))
+        stored = await self._directory.templates(tenant)
+        known = self._read.get(tenant)
+        if known is None or known[0] != stored:
+            if len(self._read) >= _MOST_TENANTS:
+                self._read.clear()
+            known = self._read[tenant] = stored, _by_name(_STORED.validate_json(stored))
+        return known[1]
 
 
 def opened(directory: Directory) -> Templates:
@@ -64,12 +74,6 @@ def opened(directory: Directory) -> Templates:
     library = resources.files(__package__) / "library"
     files = (entry for entry in library.iterdir() if entry.name.endswith(".yaml"))
     return Templates(directory, _by_name(parse(entry.read_text("utf-8")) for entry in files))
-
-
-@lru_cache(maxsize=512)
-def _stored(templates: str) -> Mapping[str, Versions]:
-    """A tenant's templates as the database has them. It is asked often and changes rarely."""
-    return _by_name(_STORED.validate_json(templates))
 
 
 def _by_name(templates: Iterable[PromptTemplate]) -> dict[str, dict[int, PromptTemplate]]:
