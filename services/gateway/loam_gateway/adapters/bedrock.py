@@ -14,13 +14,13 @@ from time import time
 from typing import Any
 from urllib.parse import quote
 
-import aiohttp
 import orjson
 from aiobotocore.session import AioSession
 from botocore.eventstream import EventStreamBuffer
 from botocore.exceptions import BotoCoreError
-from yarl import URL
 
+from loam_gateway.adapters.http1 import Http1, Url
+from loam_gateway.adapters.http1_connection import BrokenOffError, ConnectError, Response, SilenceError
 from loam_gateway.adapters.provider import Event, FailureKind, ProviderCallError, Reply, Target
 from loam_gateway.adapters.sigv4 import Signer
 
@@ -54,8 +54,8 @@ class _Endpoint:
 class Bedrock:
     """The client. `open` makes one; it lives as long as the process."""
 
-    def __init__(self, session: aiohttp.ClientSession, aws: AioSession) -> None:
-        self._session = session
+    def __init__(self, http: Http1, aws: AioSession) -> None:
+        self._http = http
         self._aws = aws
         self._endpoints: dict[str, _Endpoint] = {}
         self._credentials: Any = None
@@ -65,12 +65,8 @@ class Bedrock:
     @contextlib.asynccontextmanager
     async def open(cls, *, connect_timeout: float, read_timeout: float) -> AsyncIterator["Bedrock"]:
         """A client whose calls fail when nothing was heard for `read_timeout` seconds."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout, sock_read=read_timeout)
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20)
-        async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
-        ) as session:
-            yield cls(session, AioSession())
+        async with Http1.open(connect_timeout=connect_timeout, read_timeout=read_timeout) as http:
+            yield cls(http, AioSession())
 
     def default_region(self) -> str | None:
         """The region that AWS's configuration names."""
@@ -108,22 +104,21 @@ class Bedrock:
                 response.close()
 
     @contextlib.asynccontextmanager
-    async def _call(self, target: Target, operation: str, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _call(self, target: Target, operation: str, body: bytes) -> AsyncIterator[Response]:
         endpoint = self._endpoints.get(target.region) or await self._endpoint(target.region)
         url = _url(endpoint.url, target.model_id, operation)
         headers = await self._headers(target, endpoint.signer, url, body)
         with _failures_told(target.region):
-            # A redirect would carry the credential elsewhere.
-            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            async with self._http.post(url, headers, body) as response:
                 if response.status != 200:
                     raise _failure(response, await response.read())
                 yield response
 
-    async def _headers(self, target: Target, signer: Signer, url: URL, body: bytes) -> dict[str, str]:
+    async def _headers(self, target: Target, signer: Signer, url: Url, body: bytes) -> dict[str, str]:
         if api_key := target.api_key or self._platform_api_key():
             return _HEADERS | {"Authorization": f"Bearer {api_key}"}
         credentials = await self._frozen_credentials()
-        return signer.sign(credentials, url.host_port_subcomponent or "", url.raw_path, _HEADERS, body, time())
+        return signer.sign(credentials, url.authority, url.path, _HEADERS, body, time())
 
     def _platform_api_key(self) -> str | None:
         return None if self._token is None else self._token.get_frozen_token().token
@@ -147,11 +142,11 @@ class Bedrock:
 
 
 @lru_cache(1024)
-def _url(endpoint: str, model_id: str, operation: str) -> URL:
-    return URL(f"{endpoint}/model/{quote(model_id, safe='')}/{operation}", encoded=True)
+def _url(endpoint: str, model_id: str, operation: str) -> Url:
+    return Url.parse(f"{endpoint}/model/{quote(model_id, safe='')}/{operation}")
 
 
-def _reply(response: aiohttp.ClientResponse, data: bytes) -> Reply:
+def _reply(response: Response, data: bytes) -> Reply:
     counted = response.headers.get("x-amzn-bedrock-input-token-count")
     try:
         body = orjson.loads(data)
@@ -164,20 +159,18 @@ def _reply(response: aiohttp.ClientResponse, data: bytes) -> Reply:
 def _failures_told(region: str) -> Iterator[None]:
     try:
         yield
-    except TimeoutError as error:
-        connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
-        kind = FailureKind.UNREACHABLE if connecting else FailureKind.TIMED_OUT
-        raise ProviderCallError(kind, f"Bedrock did not answer in time in {region}") from error
-    except aiohttp.ClientConnectorError as error:
+    except ConnectError as error:
         raise ProviderCallError(FailureKind.UNREACHABLE, f"Bedrock in {region} cannot be reached") from error
-    except aiohttp.ClientError as error:
+    except SilenceError as error:
+        raise ProviderCallError(FailureKind.TIMED_OUT, f"Bedrock did not answer in time in {region}") from error
+    except BrokenOffError as error:
         raise ProviderCallError(FailureKind.BROKEN_OFF, f"Bedrock in {region} broke off: {error}") from error
 
 
-async def _events(response: aiohttp.ClientResponse, region: str) -> AsyncIterator[Event]:
+async def _events(response: Response, region: str) -> AsyncIterator[Event]:
     buffer = EventStreamBuffer()
     with _failures_told(region):
-        async for data in response.content.iter_any():
+        async for data in response.chunks():
             buffer.add_data(data)
             for message in buffer:
                 yield _event(message, _request_id(response))
@@ -194,9 +187,9 @@ def _event(message: Any, request_id: str) -> Event:
     raise ProviderCallError(kind, payload.get("message") or headers.get(":error-message") or name, request_id)
 
 
-def _failure(response: aiohttp.ClientResponse, data: bytes) -> ProviderCallError:
+def _failure(response: Response, data: bytes) -> ProviderCallError:
     # The type may carry a namespace after a colon.
-    name = response.headers.get("x-amzn-errortype", "").split(":")[0]
+    name = (response.headers.get("x-amzn-errortype") or "").split(":")[0]
     kind = _KINDS.get(name, FailureKind.UNAVAILABLE if response.status >= 500 else FailureKind.REFUSED)
     return ProviderCallError(kind, _message(data) or f"{name or 'an error'} ({response.status})", _request_id(response))
 
@@ -209,5 +202,5 @@ def _message(data: bytes) -> str:
     return str(body.get("message") or body.get("Message") or "") if isinstance(body, dict) else ""
 
 
-def _request_id(response: aiohttp.ClientResponse) -> str:
-    return response.headers.get("x-amzn-requestid", "")
+def _request_id(response: Response) -> str:
+    return response.headers.get("x-amzn-requestid") or ""
