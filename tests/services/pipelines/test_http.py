@@ -201,7 +201,8 @@ async def test_a_client_that_hangs_up_in_the_middle_leaves_nothing_behind(gatewa
     assert (await told(acme.call("GET", "/documents")))[1]["documents"] == []
 
 
-async def test_more_uploads_at_once_than_memory_is_for_are_told_to_come_back(gateway, acme):
+async def test_more_uploads_at_once_than_memory_is_for_are_told_to_come_back_and_one_tenant_gets_half(gateway, acme):
+    other = await gateway.new_tenant(f"t{os.urandom(4).hex()}")
     go_on = asyncio.Event()
 
     async def slow() -> AsyncIterator[bytes]:
@@ -213,14 +214,16 @@ async def test_more_uploads_at_once_than_memory_is_for_are_told_to_come_back(gat
 
     headers = {"content-type": "multipart/form-data; boundary=B"}
     uploads = {
-        asyncio.create_task(told(acme.call("POST", "/documents", data=slow(), headers=headers)))
-        for _ in range(MOST_UPLOADS + 2)
+        asyncio.create_task(told(tenant.call("POST", "/documents", data=slow(), headers=headers)), name=name)
+        for name, tenant in {"acme": acme, "other": other}.items()
+        for _ in range(MOST_UPLOADS // 2 + 1)
     }
     refused = set()
     while len(refused) < 2:
         done, uploads = await asyncio.wait(uploads, return_when=asyncio.FIRST_COMPLETED)
         refused |= done
     assert [(task.result()[0], task.result()[1]["error"]["code"]) for task in refused] == [(503, "unavailable")] * 2
+    assert {task.get_name() for task in refused} == {"acme", "other"}
     go_on.set()
     assert [status for status, _ in await asyncio.gather(*uploads)] == [202] * MOST_UPLOADS
     assert (await told(acme.call("POST", "/documents", data=form(a=b"x"))))[0] == 202

@@ -13,6 +13,7 @@ from loam_gateway.adapters.postgres import Pool
 from loam_gateway.adapters.retrieval import Retrieval
 from loam_gateway.adapters.s3 import ObjectStore
 from loam_gateway.pipelines import housekeeping
+from loam_gateway.pipelines.places import Places
 from loam_gateway.pipelines.settings import PipelineSettings
 from loam_gateway.pipelines.wakeups import Wakeups
 from loam_gateway.pipelines.work import WorkQueue
@@ -32,7 +33,7 @@ class Room:
     vault: Vault
     signing_key: OKPKey
     settings: PipelineSettings
-    uploads: asyncio.Semaphore
+    uploads: Places
 
 
 @asynccontextmanager
@@ -54,7 +55,7 @@ async def opened(
             vault=vault,
             signing_key=signing_key,
             settings=settings,
-            uploads=asyncio.Semaphore(settings.max_uploads),
+            uploads=Places(settings.max_uploads),
         )
 
 

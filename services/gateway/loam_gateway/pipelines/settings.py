@@ -18,7 +18,7 @@ class PipelineSettings(BaseSettings):
     max_document_bytes: int = Field(default=100 * 2**20, gt=0)
     """The largest upload."""
     max_uploads: int = Field(default=32, ge=1)
-    """How many uploads one gateway takes in at once; each holds up to about 12 MiB in memory."""
+    """How many uploads one gateway takes in at once, half of them of one tenant; each holds up to 12 MiB in memory."""
     housekeeping_seconds: float = Field(default=5, gt=0)
     """How often due syncs and abandoned objects are looked for."""
     query_timeout: float = Field(default=30, gt=0)

@@ -18,7 +18,7 @@ from loam_gateway.pipelines.model import PipelineId, StoredObject, document_id, 
 from loam_gateway.pipelines.multipart import files
 from loam_gateway.storage.policy import prefix_of
 from loam_shared.contracts import Wire
-from loam_shared.errors import InvalidRequestError, TooLargeError, UnavailableError
+from loam_shared.errors import InvalidRequestError, TooLargeError
 
 if TYPE_CHECKING:
     from loam_gateway.pipelines.room import Room
@@ -63,10 +63,8 @@ class Intake:
             raise InvalidRequestError(
                 f"the pipeline {self._pipeline.name} takes no uploads; add `uploads: {{}}` to its spec.sources"
             )
-        if self._room.uploads.locked():
-            raise UnavailableError("too many uploads are under way; send it again in a moment", retry_after=2)
         try:
-            async with self._room.uploads:
+            with self._room.uploads.place(self._pipeline.tenant):
                 await self._store(request)
             return await documents.accept(self._room.pool, self._pipeline, self._stored, self._receipt(request))
         except BaseException:
