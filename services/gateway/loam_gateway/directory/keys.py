@@ -6,9 +6,9 @@ from datetime import datetime
 
 import asyncpg
 
-from loam_gateway.adapters.postgres import Pool
+from loam_gateway.adapters.postgres import Connection, Pool
 from loam_gateway.directory.model import Principal
-from loam_shared.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError
+from loam_shared.errors import ConflictError, ForbiddenError, InvalidApiKeyError, InvalidRequestError, NotFoundError
 from loam_shared.money import format_usd
 
 # Names of Kubernetes objects have no underscore, so a key made here is never taken for one of a manifest.
@@ -23,6 +23,10 @@ SELECT key_id, name, scopes, user_id, monthly_cap, daily_cap, expires_at, create
 FROM api_keys
 WHERE tenant = $1 AND ($2::text IS NULL OR key_id = $2) AND workload IS NULL AND revoked_at IS NULL
 ORDER BY created_at, key_id
+"""
+_STILL_GOOD = """
+SELECT true FROM api_keys
+WHERE tenant = $1 AND key_id = $2 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) FOR SHARE
 """
 
 
@@ -60,6 +64,15 @@ async def own_key(pool: Pool, tenant: str, key_id: str) -> Key:
     if key.from_manifest:
         raise ConflictError(f'the key "{key_id}" belongs to an ApiKey manifest; change or delete that')
     return key
+
+
+async def check_still_good(connection: Connection, caller: Principal) -> None:
+    """That the caller's key is good at this very moment, whenever its request began. Raises InvalidApiKeyError.
+
+    Within the transaction that changes something: a body may come as slowly as its sender likes.
+    """
+    if not await connection.fetchval(_STILL_GOOD, caller.tenant, caller.key_id):
+        raise InvalidApiKeyError("the API key is unknown, expired or revoked")
 
 
 def check_within(caller: Principal, wanted: Key) -> None:

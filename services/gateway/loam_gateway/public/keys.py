@@ -19,6 +19,7 @@ from loam_gateway.directory.keys import (
     Key,
     check_made_by,
     check_scopes,
+    check_still_good,
     check_within,
     keys,
     makers_of_next,
@@ -71,6 +72,7 @@ async def create(request: Request, deps: Deps, caller: KeyWriter) -> Response:
     )
     claim = await claim_of(request)
     async with changes.changing(deps.pool) as connection:
+        await check_still_good(connection, caller)
         given = claim and await idempotency.claim(connection, deps.vault, caller, claim, answer)
         if given is None:
             act = _act(request, caller)
@@ -108,6 +110,7 @@ async def rotate(
     answer = orjson.dumps({"apiKey": secret, "keyId": key_id, "previousExpiresAt": until})
     claim = await claim_of(request)
     async with changes.changing(deps.pool) as connection:
+        await check_still_good(connection, caller)
         given = claim and await idempotency.claim(connection, deps.vault, caller, claim, answer)
         if given is None:
             act = _act(request, caller)

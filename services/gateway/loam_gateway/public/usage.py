@@ -11,6 +11,7 @@ from loam_gateway.auth import caller_with
 from loam_gateway.completions.request import parse
 from loam_gateway.directory import changes, queries
 from loam_gateway.directory.caps import nanos_of, tenant_policies
+from loam_gateway.directory.keys import check_still_good
 from loam_gateway.directory.model import Principal
 from loam_gateway.ledger.accounts import window
 from loam_gateway.ledger.model import Balance, Origin, Period, UsageRow
@@ -80,6 +81,7 @@ async def lower_budget(request: Request, deps: Deps, caller: BudgetWriter) -> Re
     _check_lower(wanted, tenant.budget if tenant else Budget())
     own = Budget(**wanted.model_dump())
     async with changes.changing(deps.pool) as connection:
+        await check_still_good(connection, caller)
         policies = tenant_policies(caller.tenant, own, Origin.TENANT)
         await set_policies(connection, policies, actor=f"key {caller.key_id}")
     return await _budget(deps, caller)
