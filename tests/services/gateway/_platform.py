@@ -112,6 +112,8 @@ class GatewayProcess:
                 "LOAM_DATABASE_URL": servers.database_url,
                 "LOAM_REDIS_URL": servers.redis_url,
                 "LOAM_STORAGE_BUCKET": f"loam-{uuid.uuid4().hex[:8]}",
+                # No test here looks at tenants' storage, and SeaweedFS is slower with every user that it has.
+                "LOAM_STORAGE_IDENTITIES": "Pod",
                 "AWS_ACCESS_KEY_ID": "admin",
                 "AWS_SECRET_ACCESS_KEY": "adminsecret",
                 "AWS_REGION": "us-east-1",
