@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos soak lint bench bench-gateway bench-litellm generate lock clean bench-start conformance
+.PHONY: help install demo test chaos soak lint bench bench-gateway bench-litellm bench-fairness bench-ledger generate lock clean bench-start conformance
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +34,9 @@ lint: install ## linters, types, layers, generated files
 	$(BIN)/python -m loam_operator.api.generate --check
 	$(BIN)/python scripts/reference.py --check
 
-bench: install ## measure the gateway, the ledger and the local platform; figures go to build/bench/
+bench: install ## measure gateway, fairness, ledger, start and local platform; figures go to build/bench/
 	$(BIN)/python -m tests.bench.gateway
+	$(BIN)/python -m tests.bench.fairness
 	$(BIN)/python -m tests.bench.ledger
 	$(BIN)/python -m tests.bench.start
 	$(BIN)/python -m tests.bench.local_platform
@@ -46,6 +47,12 @@ bench-gateway: install ## measure what the gateway adds, beside LiteLLM's proxy 
 bench-litellm: ## put LiteLLM's proxy into build/litellm, for bench-gateway to measure
 	$(PYTHON) -m venv build/litellm
 	build/litellm/bin/python -m pip install --quiet 'litellm[proxy]'
+
+bench-fairness: install ## measure what one tenant's burst costs another
+	$(BIN)/python -m tests.bench.fairness
+
+bench-ledger: install ## measure holds and postings
+	$(BIN)/python -m tests.bench.ledger
 
 bench-start: install ## measure how soon a gateway serves
 	$(BIN)/python -m tests.bench.start
