@@ -285,7 +285,8 @@ async def platform(
         bedrock.start()
         stack.callback(bedrock.stop)
         signing_key, admin_token = new_signing_key(), uuid.uuid4().hex
-        urls = {"LOAM_DATABASE_URL": postgres.url(database), "LOAM_REDIS_URL": valkey_url}
+        # Tests play faults on questions that were asked before, and count what models were asked.
+        urls = {"LOAM_DATABASE_URL": postgres.url(database), "LOAM_REDIS_URL": valkey_url, "LOAM_CACHE_SECONDS": "0"}
         environment = urls | _gateway_environment(folder, signing_key, admin_token, s3_endpoint, bedrock.url, ports)
         gateway = embedded.Server([sys.executable, "-m", "loam_gateway"], _made(folder / "gateway"))
         public, internal, admin = (f"http://{HOST}:{port}" for port in ports[:3])
