@@ -71,11 +71,16 @@ def caller_with(*scopes: str) -> Callable[[Request, Deps], Awaitable[Principal]]
     async def scoped(request: Request, deps: Deps) -> Principal:
         caller = await public_caller(request, deps)
         for scope in scopes:
-            if scope not in caller.scopes:
-                raise ForbiddenError(f'this key lacks the scope "{scope}"')
+            check_scope(caller, scope)
         return caller
 
     return scoped
+
+
+def check_scope(caller: Principal, scope: str) -> None:
+    """Lets pass a caller whose key has the scope. Raises ForbiddenError."""
+    if scope not in caller.scopes:
+        raise ForbiddenError(f'this key lacks the scope "{scope}"')
 
 
 async def tenant_of(caller: Principal, deps: State) -> Tenant:

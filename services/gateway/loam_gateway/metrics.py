@@ -21,6 +21,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._of_calls()
+        self._of_callers()
         self._of_alerts()
         self._of_the_cache()
         self._of_the_ledger()
@@ -59,6 +60,8 @@ class Metrics:
         self.cut = Counter(
             "loam_cut_calls", "Calls settled by a bound, because they were cut.", ("model",), registry=self.registry
         )
+
+    def _of_callers(self) -> None:
         self.limits_open = Counter(
             "loam_rate_limits_failed_open",
             "Requests that were let through because Redis did not answer.",

@@ -103,7 +103,7 @@ def _handler(endpoint: Callable[..., Any]) -> Handler | None:
             return await answer()
         # What costs, or creates, waits for its tenant's turn once all of it is there: nobody waits for a slow sender.
         await request.body()
-        async with deps.turns.slot(caller.tenant) as request.state.slot:
+        async with deps.fair_queue.slot(caller.tenant) as request.state.slot:
             return await answer()
 
     return handle

@@ -63,8 +63,8 @@ async def _opened(
     store = await enter(storage.opened(settings, pool, secrets.vault))
     known = await enter(directory.opened(pool, secrets.vault, settings.database_url))
     redis = await enter(Redis.open(settings.redis_url))
-    turns = FairQueue(settings.requests_at_work)
-    metrics.waiting.set_function(lambda: turns.waiting)
+    fair_queue = FairQueue(settings.requests_at_work)
+    metrics.waiting.set_function(lambda: fair_queue.waiting)
     return State(
         settings=settings,
         pool=pool,
@@ -82,7 +82,7 @@ async def _opened(
         alerts=await enter(alerts.opened(pool, database.ledger, secrets.vault, metrics)),
         streams=await enter(streams.opened(redis, settings, secrets.vault, metrics)),
         sockets=Crowd(settings.websockets_per_tenant, metrics.websockets),
-        turns=turns,
+        fair_queue=fair_queue,
         metrics=metrics,
     )
 

@@ -46,7 +46,7 @@ class State:
     streams: Streams
     sockets: Crowd
     alerts: Alerts
-    turns: FairQueue
+    fair_queue: FairQueue
     metrics: Metrics
 
 

@@ -37,7 +37,7 @@ def _cost(tenant: Tenant, request: ChatRequest, model: Model) -> int | None:
     if wanted is not None and most is not None and wanted > most:
         return None
     try:
-        quote = calls.of_tenant(tenant, request, model).quote
+        quote = calls.prepared(tenant, request, model).quote
     except InvalidRequestError:
         return None
     return quote.fixed_nanos + price_of(quote.output_tokens, quote.output_nanos_per_million)

@@ -39,13 +39,8 @@ class Call:
         return call_headers(charge, asked_tokens=request.output_limit, dropped=self.chat.dropped)
 
 
-def prepared(order: Order, request: ChatRequest, model: Model) -> Call:
-    """The call of `model`. Raises LoamError for what it cannot be asked."""
-    return of_tenant(order.tenant, request, model)
-
-
-def of_tenant(tenant: Tenant, request: ChatRequest, model: Model) -> Call:
-    """The call of `model` on the account that is `tenant`'s for it. Raises as `prepared` does."""
+def prepared(tenant: Tenant, request: ChatRequest, model: Model) -> Call:
+    """The call of `model` on the account that is `tenant`'s for it. Raises LoamError for what it cannot be asked."""
     chat = DIALECTS[model.provider](request, model.model_id)
     if request.strict and chat.dropped:
         raise InvalidRequestError(f'the model "{model.name}" does not take {chat.dropped[0]}', param=chat.dropped[0])
@@ -75,7 +70,7 @@ def each(order: Order, request: ChatRequest, first: Call) -> Iterator[Call]:
 
 def _carried(order: Order, request: ChatRequest, model: Model) -> Call | None:
     try:
-        return prepared(order, request, model)
+        return prepared(order.tenant, request, model)
     except InvalidRequestError:
         return None
 

@@ -32,7 +32,7 @@ _DONE = b"data: [DONE]\n\n"
 
 async def complete(deps: State, order: Order, request: ChatRequest) -> Answer:
     """The whole answer, posted. Raises LoamError."""
-    first = calls.prepared(order, request, order.models[0])
+    first = calls.prepared(order.tenant, request, order.models[0])
     estimate = bounds.estimate_tokens(first.quote.input_tokens)
     with reuse.turn_of(deps, order, request) as turn:
         async with admitted(deps.redis, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit:
@@ -123,7 +123,7 @@ class ChatStream:
         that LoamError when it was cut. Closing it ends the provider's call and settles it.
         """
         deps, order = self._deps, self._order
-        first = calls.prepared(order, self._request, order.models[0])
+        first = calls.prepared(order.tenant, self._request, order.models[0])
         estimate = bounds.estimate_tokens(first.quote.input_tokens)
         with reuse.turn_of(deps, order, self._request, alone=True) as self._turn:
             async with admitted(deps.redis, deps.metrics, order.tenant, order.caller, tokens=estimate) as permit:
@@ -186,38 +186,34 @@ class ChatStream:
                     if self._order.claim:
                         kept.append(chunk)
                     yield chunk
-            last = await self._end(charge, maker, kept, permit)
-            self._offer(charge, maker, listener)
-            for chunk in last:
+            for chunk in await self._end(charge, maker, kept, listener, permit):
                 yield chunk
 
     def _begin(self, call: Call, charge: Charge) -> None:
         self._begun = True
         self.headers = call.headers(self._request, charge) | remaining_header(charge.hold.remaining_nanos)
 
-    async def _end(self, charge: Charge, maker: ChunkMaker, kept: list[Chunk], permit: Permit) -> list[Chunk]:
-        """Post what was used, and only then give the last chunks."""
+    async def _end(
+        self, charge: Charge, maker: ChunkMaker, kept: list[Chunk], listener: Listener, permit: Permit
+    ) -> list[Chunk]:
+        """Post what was used, offer the answer to the cache, and only then give the last chunks."""
         if not maker.last:
             raise ProviderCallError(FailureKind.BROKEN_OFF, "the model's answer broke off")
         traces.finished(charge.span, maker.last[0]["choices"][0]["finish_reason"])
         usage = calls.used(charge, maker.usage, maker.output_bytes)
         permit.tokens = _total(usage.tokens)
-        last = list(maker.last)
-        if self._with_usage:
-            last.append(maker.usage_chunk(usage_of(usage, charge.cost_nanos(usage.tokens))))
+        told_usage = usage_of(usage, charge.cost_nanos(usage.tokens))
+        last = [*maker.last, maker.usage_chunk(told_usage)] if self._with_usage else maker.last
         await charge.settle(usage.tokens, answer=self._sealed([*kept, *last]) if self._order.claim else None)
-        return last
-
-    def _offer(self, charge: Charge, maker: ChunkMaker, listener: Listener) -> None:
-        """Give the posted answer to the cache."""
         for chunk in maker.last:
             listener.hear(chunk)
-        message = listener.message()
-        if message is None:
-            return
-        usage = calls.used(charge, maker.usage, maker.output_bytes)
-        said = Said(message, listener.finish, usage)
-        cached = reuse.cacheable(charge, said, usage_of(usage, charge.cost_nanos(usage.tokens)), self.headers)
+        if message := listener.message():
+            self._offer(charge, Said(message, listener.finish, usage), told_usage)
+        return last
+
+    def _offer(self, charge: Charge, said: Said, told_usage: dict[str, Any]) -> None:
+        """Give the posted answer to the cache."""
+        cached = reuse.cacheable(charge, said, told_usage, self.headers)
         if cached is not None:
             self._turn.keep(cached, reuse.seconds_of(self._order, cached))
 

@@ -30,7 +30,7 @@ async def order_of(
         models=await models_for(deps.directory, tenant, model, capabilities),
         request_id=request_id_of(request),
         hold_seconds=deps.settings.hold_seconds,
-        slot=getattr(request.state, "slot", None) or deps.turns.slot(tenant.name),
+        slot=getattr(request.state, "slot", None) or deps.fair_queue.slot(tenant.name),
         claim=await claim_of(request),
         cache=CachePolicy.of(request.headers.get("cache-control"), deps.settings.cache_seconds),
     )

@@ -13,12 +13,13 @@ from loam_gateway.adapters.postgres import Pool
 from loam_gateway.adapters.retrieval import Retrieval
 from loam_gateway.adapters.s3 import ObjectStore
 from loam_gateway.pipelines import housekeeping
-from loam_gateway.pipelines.places import Places
 from loam_gateway.pipelines.settings import PipelineSettings
 from loam_gateway.pipelines.wakeups import Wakeups
 from loam_gateway.pipelines.work import WorkQueue
+from loam_gateway.places import Places
 from loam_gateway.storage import Storage
 from loam_gateway.vault import Vault
+from loam_shared.errors import UnavailableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,17 @@ async def opened(
             vault=vault,
             signing_key=signing_key,
             settings=settings,
-            uploads=Places(settings.max_uploads),
+            uploads=_uploads(settings.max_uploads),
         )
+
+
+def _uploads(most: int) -> Places:
+    """Each needs memory as long as it lasts, and lasts as long as the one who sends it likes."""
+    return Places(
+        max(1, most // 2),
+        lambda: UnavailableError("too many uploads are under way; send it again in a moment", retry_after=2),
+        together=most,
+    )
 
 
 @asynccontextmanager

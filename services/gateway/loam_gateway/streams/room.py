@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import secrets
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from fastapi import Response
 
 from loam_gateway.adapters.redis import Redis, RedisUnavailableError
 from loam_gateway.adapters.redis_tail import Tail
 from loam_gateway.metrics import Metrics
+from loam_gateway.places import Places
 from loam_gateway.settings import Settings
 from loam_gateway.sse import EventStream
 from loam_gateway.streams.buffer import Buffer, Found, Name
@@ -23,6 +23,7 @@ STREAM_ID = "x-loam-stream-id"
 MOST_ELSEWHERE = 128
 """Listeners of one tenant to streams that other gateways make: each keeps a connection to Redis, of which there are
 four times as many for all tenants together."""
+_TOO_MANY = f"the tenant resumes {MOST_ELSEWHERE} streams here already"
 _STOPPING = UnavailableError("the gateway that made this stream stops", retry_after=1)
 _LOST = "the gateway that made this stream is gone, or Redis lost it; ask again from the beginning"
 
@@ -36,7 +37,7 @@ class Streams:
         self._grace = grace
         self._max_bytes = max_bytes
         self._here: dict[Name, tuple[Making, asyncio.Task[None]]] = {}
-        self._elsewhere_by_tenant: Counter[str] = Counter()
+        self._listeners = Places(MOST_ELSEWHERE, lambda: RateLimitedError(_TOO_MANY, retry_after=1))
 
     async def begin(self, owner: str, make: Make, request_id: str) -> Response:
         """The answer that `make` makes, resumable if it is a stream and Redis is there. Raises what `make` raises."""
@@ -104,22 +105,10 @@ class Streams:
 
     async def _placed(self, tenant: str, events: AsyncGenerator[Numbered, None]) -> AsyncGenerator[Numbered, None]:
         """`events` for one of the tenant's listeners. Raises RateLimitedError when it has too many."""
-        with self._place(tenant):
+        with self._listeners.place(tenant):
             async with contextlib.aclosing(events):
                 async for event in events:
                     yield event
-
-    @contextlib.contextmanager
-    def _place(self, tenant: str) -> Iterator[None]:
-        if self._elsewhere_by_tenant[tenant] >= MOST_ELSEWHERE:
-            raise RateLimitedError(f"the tenant resumes {MOST_ELSEWHERE} streams here already", retry_after=1)
-        self._elsewhere_by_tenant[tenant] += 1
-        try:
-            yield
-        finally:
-            self._elsewhere_by_tenant[tenant] -= 1
-            if not self._elsewhere_by_tenant[tenant]:
-                del self._elsewhere_by_tenant[tenant]
 
     async def _elsewhere(self, name: Name, after: int, found: Found) -> AsyncGenerator[Numbered, None]:
         """What another gateway makes, or what one made. Raises NotFoundError for gaps, UnavailableError at its loss."""

@@ -7,6 +7,7 @@ from fastapi import Request, Response
 from starlette.types import Message
 from starlette.websockets import WebSocket
 
+from loam_gateway.auth import check_scope
 from loam_gateway.completions.request import parse
 from loam_gateway.directory.model import Principal
 from loam_gateway.pipelines.answers import ChatAsk
@@ -15,7 +16,7 @@ from loam_gateway.public.simple import stream_plainly
 from loam_gateway.public.ws.frames import Action, Resumption
 from loam_gateway.state import State
 from loam_gateway.streams import opt_in
-from loam_shared.errors import ForbiddenError, InvalidRequestError, LoamError
+from loam_shared.errors import InvalidRequestError, LoamError
 
 
 class NotServedError(LoamError):
@@ -48,11 +49,11 @@ class Asked:
                 raise NotServedError(f"there are no actions {other!r} here yet", param="action")
 
     async def _complete(self, caller: Principal) -> Response:
-        _check_scope(caller, "ai:complete")
+        check_scope(caller, "ai:complete")
         return await stream_plainly(self._request("/v1/stream", self._action.body), self._deps, caller)
 
     async def _chat(self, caller: Principal) -> Response:
-        _check_scope(caller, "rag:query")
+        check_scope(caller, "rag:query")
         body = self._action.body | {"stream": True}
         pipeline = body.pop("pipeline", None)
         if not isinstance(pipeline, str):
@@ -74,8 +75,3 @@ class Asked:
             return {"type": "http.request", "body": orjson.dumps(body), "more_body": False}
 
         return Request(scope, receive)
-
-
-def _check_scope(caller: Principal, scope: str) -> None:
-    if scope not in caller.scopes:
-        raise ForbiddenError(f'this key lacks the scope "{scope}"')
