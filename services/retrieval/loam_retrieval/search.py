@@ -52,7 +52,7 @@ class Search:
         candidates = max(limit, settings.candidates)
         if settings.mode == "Keyword":
             return Found((await self._index.matching(at, text, where, candidates))[:limit])
-        vector, usage = await self._embedded(token, text)
+        vector, usage = await self._embedded(token, text, at)
         if settings.mode == "Vector":
             return Found((await self._index.nearest(at, vector, where, candidates))[:limit], usage)
         passages = await self._hybrid(at, text, vector, where, candidates)
@@ -66,8 +66,8 @@ class Search:
         )
         return fuse(by_meaning, by_words, vector)
 
-    async def _embedded(self, token: str, text: str) -> tuple[Vector, Usage]:
-        embedding = self._pipeline.embedding
+    async def _embedded(self, token: str, text: str, at: IndexPointer) -> tuple[Vector, Usage]:
+        embedding = at.embedding or self._pipeline.embedding
         return await self._gateway.embed(token, text, embedding.model, embedding.dimensions)
 
 

@@ -26,13 +26,24 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 Number = Annotated[int, Field(ge=0, lt=2**31)]
 
 
+class Embedding(Wire):
+    """The model, by the name callers use at the gateway, and the length of its vectors."""
+
+    model: str
+    dimensions: int = Field(ge=1)
+
+
 class IndexPointer(Wire):
-    """The table and the version of it that counts; whatever lies beyond it in S3 was never committed."""
+    """The table and the version of it that counts; whatever lies beyond it in S3 was never committed.
+
+    `embedding` is what the table's vectors come from: a question is embedded by it, whatever the manifest says now.
+    """
 
     table: str
     table_version: Count
     chunks: Count
     index_version: Number = 1
+    embedding: Embedding | None = None
 
 
 class Job(Wire):
