@@ -10,7 +10,6 @@ from loam_ingestion.adapters.gateway import Gateway
 from loam_ingestion.adapters.index import open_index
 from loam_ingestion.adapters.storage import open_storage
 from loam_ingestion.batch import Batches
-from loam_ingestion.pipeline import Pipeline
 from loam_ingestion.serving import application
 from loam_ingestion.settings import Settings
 from loam_ingestion.worker import Worker
@@ -27,13 +26,12 @@ async def run(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def _worker(settings: Settings) -> AsyncIterator[Worker]:
-    pipeline = Pipeline.read(settings.config_file)
     uri = database_uri(settings.storage_bucket, settings.storage_prefix)
     connector = aiohttp.TCPConnector(keepalive_timeout=KEPT_ALIVE_SECONDS)
     async with aiohttp.ClientSession(connector=connector) as session, open_storage() as storage:
         gateway = Gateway(session, settings.gateway_url, settings.gateway_key_file, settings.pipeline)
-        index = await open_index(uri, settings.pipeline, pipeline.embedding, settings.superseded_versions_seconds)
-        yield Worker(settings, gateway, Batches(settings, pipeline, gateway, storage, index))
+        index = await open_index(uri, settings.pipeline)
+        yield Worker(settings, gateway, Batches(settings, gateway, storage, index))
 
 
 def main() -> None:

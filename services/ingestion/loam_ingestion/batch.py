@@ -1,102 +1,204 @@
 """One batch of jobs, from claim to commit."""
 
 import asyncio
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
+import numpy as np
 import structlog
 
 from loam_ingestion.adapters.gateway import Gateway
-from loam_ingestion.adapters.index import Index, Rows
+from loam_ingestion.adapters.index import Index, Row, Rows
 from loam_ingestion.adapters.storage import Storage
-from loam_ingestion.documents import Preparation, Prepared
+from loam_ingestion.check import Check
+from loam_ingestion.documents import Document, Reader
 from loam_ingestion.errors import IngestionError, UnreadableDocumentError
-from loam_ingestion.pipeline import Pipeline
+from loam_ingestion.pipeline import Source
 from loam_ingestion.settings import Settings
 from loam_ingestion.sources import configmap, s3
-from loam_shared.contracts.internal import Commit, IndexPointer, Job, JobResult, Register, SourceDocument, Work
+from loam_ingestion.vectors import Embedder, Vectors
+from loam_shared.contracts.internal import (
+    Commit,
+    IndexPointer,
+    Job,
+    JobResult,
+    Register,
+    SourceDocument,
+    Target,
+    Work,
+)
 
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a job: its result, and the rows its document shall have (None leaves what it has)."""
+@dataclass
+class Progress:
+    """What became of a batch's jobs so far. `removed` are documents that shall have no rows."""
 
-    job: Job
-    result: JobResult
-    rows: Rows | None = None
+    documents: dict[str, tuple[Job, Document]] = field(default_factory=dict)
+    removed: set[str] = field(default_factory=set)
+    results: dict[str, JobResult] = field(default_factory=dict)
+    heads: list[IndexPointer] = field(default_factory=list)
+
+    def fail(self, job: Job, error: IngestionError, *, unbuilt: bool = False) -> None:
+        """Say why a job came to nothing, or (`unbuilt`) only to a part."""
+        _log.warning("job failed", job=job.id, document=job.document_id, kind=type(error).__name__, retry=error.passing)
+        before = self.results.get(job.id)
+        if unbuilt and before is not None:
+            self.results[job.id] = before.model_copy(update={"unbuilt": True, "error": str(error)})
+            return
+        unreadable = isinstance(error, UnreadableDocumentError) and job.kind == "Ingest"
+        self.results[job.id] = JobResult(
+            job_id=job.id, state="Failed", error=str(error), retry=error.passing, chunks=0 if unreadable else None
+        )
+        if unreadable and job.document_id:
+            # What the document says now cannot be known, and what it said before is no longer so.
+            self.removed.add(job.document_id)
 
 
 class Batches:
     """Does the jobs of one claim and commits them together."""
 
-    def __init__(
-        self, settings: Settings, pipeline: Pipeline, gateway: Gateway, storage: Storage, index: Index
-    ) -> None:
+    def __init__(self, settings: Settings, gateway: Gateway, storage: Storage, index: Index) -> None:
         self._settings = settings
-        self._pipeline = pipeline
         self._gateway = gateway
         self._storage = storage
         self._index = index
-        self._preparation = Preparation(settings, pipeline, gateway, storage, index)
+        self._reader = Reader(settings, storage)
+        self._embedder = Embedder(gateway, settings.embeddings_at_once)
+        self._check = Check(gateway, index, self._embedder)
 
     async def run(self, work: Work) -> tuple[JobResult, ...]:
         """Do `work` and commit it; when it raises LeaseLostError or IngestionError, nothing of it counts."""
+        progress = Progress()
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._do(job, work)) for job in work.jobs]
-        outcomes = [task.result() for task in tasks]
-        results = tuple(outcome.result for outcome in outcomes)
-        # Where a batch has two jobs for one document, the later one says what becomes of it.
-        changes = {outcome.job.document_id: outcome.rows for outcome in outcomes if outcome.rows is not None}
-        pointer = await self._write(work.index, {name: rows for name, rows in changes.items() if name})
-        await self._gateway.commit(Commit(epoch=work.epoch, index=pointer, results=results))
+            for job in work.jobs:
+                group.create_task(self._begin(job, work, progress))
+        reusable: dict[str, Vectors] = {}
+        for target in work.targets:
+            head = await self._fill(target, progress, reusable)
+            progress.heads += [head] if head else []
+        results = tuple(progress.results.values())
+        await self._gateway.commit(Commit(epoch=work.epoch, heads=tuple(progress.heads), results=results))
         return results
 
-    async def _write(self, pointer: IndexPointer | None, changes: dict[str, Rows]) -> IndexPointer | None:
-        if not changes or (pointer is None and not any(rows.rows for rows in changes.values())):
-            return None
-        return await self._index.replace(pointer, changes)
-
-    async def _do(self, job: Job, work: Work) -> Outcome:
+    async def _begin(self, job: Job, work: Work, progress: Progress) -> None:
+        """Whatever comes before the index is written."""
         try:
             if job.kind == "Sync":
-                return await self._sync(job, work.epoch)
-            if job.kind == "Remove":
-                return Outcome(job, JobResult(job_id=job.id, state="Done", chunks=0), Rows())
-            return _ingested(job, await self._preparation.prepare(job, work.index))
-        except UnreadableDocumentError as error:
-            # What the document says now cannot be known, and what it said before is no longer so.
-            return Outcome(job, _failed(job, error), Rows())
+                progress.results[job.id] = await self._sync(job, work)
+            elif job.kind == "Check":
+                head, progress.results[job.id] = await self._check.run(job, work)
+                progress.heads += [head] if head else []
+            elif job.kind == "Remove":
+                progress.removed.add(job.document_id or "")
+                progress.results[job.id] = JobResult(job_id=job.id, state="Done", chunks=0)
+            else:
+                wanted = {target.recipe.chunking for target in _targets(job, work.targets)}
+                progress.documents[job.id] = job, await self._reader.read(job, wanted)
         except IngestionError as error:
-            return Outcome(job, _failed(job, error))
+            progress.fail(job, error)
 
-    async def _sync(self, job: Job, epoch: int) -> Outcome:
+    async def _sync(self, job: Job, work: Work) -> JobResult:
         found: list[SourceDocument] = []
         # All or nothing: half a listing would make the gateway remove the other half's documents.
-        for source in self._pipeline.sources:
+        for source in map(Source.model_validate, work.sources):
             if source.s3:
                 found += await s3.listing(source.s3, self._storage)
             if source.config_map:
                 found += configmap.listing(source.config_map, self._settings.sources_dir)
-        registered = await self._gateway.register(Register(epoch=epoch, job_id=job.id, documents=tuple(found)))
+        registered = await self._gateway.register(Register(epoch=work.epoch, job_id=job.id, documents=tuple(found)))
         _log.info("sources compared", **registered.model_dump())
-        return Outcome(job, JobResult(job_id=job.id, state="Done"))
+        return JobResult(job_id=job.id, state="Done")
+
+    async def _fill(self, target: Target, progress: Progress, reusable: dict[str, Vectors]) -> IndexPointer | None:
+        """Bring the batch's documents into one target. The serving one decides how a job ended."""
+        documents = _concerned(target, progress)
+        began = time.monotonic()
+        vectors = await self._vectors(target, [document for _, document in documents], reusable)
+        share = (time.monotonic() - began) / max(1, len(documents))
+        changes = dict.fromkeys(progress.removed, Rows())
+        for job, document in documents:
+            rows = _rows(document, target, vectors)
+            if isinstance(rows, IngestionError):
+                progress.fail(job, rows, unbuilt=not target.serving)
+                if not target.serving:
+                    changes[document.document_id] = Rows()
+                continue
+            changes[document.document_id] = rows
+            if target.serving or job.kind == "Build":
+                progress.results[job.id] = _done(job, document, rows, share)
+        if not changes or (target.head is None and not any(rows.rows for rows in changes.values())):
+            return None
+        return await self._index.replace(target, changes)
+
+    async def _vectors(self, target: Target, documents: Sequence[Document], reusable: dict[str, Vectors]) -> Vectors:
+        """A vector for every chunk: equal texts are embedded once and never again."""
+        embedding = target.recipe.embedding
+        texts = {
+            chunk.content_hash: chunk.text
+            for document in documents
+            for chunk in document.chunks[target.recipe.chunking]
+        }
+        vectors = reusable.setdefault(embedding.to_json(), Vectors())
+        unknown = [one for one in texts if one not in vectors.by_hash]
+        vectors.by_hash |= await self._index.known_vectors(target, unknown)
+        missing = {one: text for one, text in texts.items() if one not in vectors.by_hash}
+        made = await self._embedder.embed(missing, embedding)
+        vectors.by_hash |= made.by_hash
+        vectors.failed |= made.failed
+        return vectors
 
 
-def _ingested(job: Job, prepared: Prepared) -> Outcome:
-    result = JobResult(
+def _targets(job: Job, targets: Sequence[Target]) -> Iterable[Target]:
+    return (target for target in targets if not (job.kind == "Build" and target.serving))
+
+
+def _concerned(target: Target, progress: Progress) -> list[tuple[Job, Document]]:
+    """The documents to bring into a target: the serving one takes no builds, the other only what the first has."""
+    return [
+        (job, document)
+        for job, document in progress.documents.values()
+        if (job.kind == "Ingest" if target.serving else job.kind == "Build" or _is_done(progress, job))
+    ]
+
+
+def _is_done(progress: Progress, job: Job) -> bool:
+    result = progress.results.get(job.id)
+    return result is not None and result.state == "Done"
+
+
+def _done(job: Job, document: Document, rows: Rows, embed_seconds: float) -> JobResult:
+    return JobResult(
         job_id=job.id,
         state="Done",
-        pages=prepared.pages,
-        chunks=len(prepared.rows.rows),
-        title=prepared.title,
-        parse_seconds=round(prepared.parse_seconds, 3),
-        embed_seconds=round(prepared.embed_seconds, 3),
+        pages=document.pages,
+        chunks=len(rows.rows),
+        title=document.title,
+        parse_seconds=round(document.seconds, 3),
+        embed_seconds=round(embed_seconds, 3),
     )
-    return Outcome(job, result, prepared.rows)
 
 
-def _failed(job: Job, error: IngestionError) -> JobResult:
-    kind = type(error).__name__
-    _log.warning("job failed", job=job.id, document=job.document_id, kind=kind, retry=error.passing)
-    return JobResult(job_id=job.id, state="Failed", error=str(error), retry=error.passing)
+def _rows(document: Document, target: Target, vectors: Vectors) -> Rows | IngestionError:
+    chunks = document.chunks[target.recipe.chunking]
+    hashes = [found.content_hash for found in chunks]
+    if failure := vectors.failure(hashes):
+        return failure
+    rows = tuple(
+        Row(
+            chunk_id=f"{document.document_id}-{found.ordinal}",
+            document_id=document.document_id,
+            text=found.text,
+            source=document.name,
+            media_type=document.media_type,
+            page=found.page,
+            start=found.start,
+            end=found.end,
+            ordinal=found.ordinal,
+            content_hash=content_hash,
+        )
+        for found, content_hash in zip(chunks, hashes, strict=True)
+    )
+    return Rows(rows, np.stack([vectors.by_hash[one] for one in hashes]) if hashes else None)

@@ -1,7 +1,4 @@
-"""The part of a RagPipeline's spec that ingestion works by."""
-
-from pathlib import Path
-from typing import Literal
+"""The sources of a RagPipeline's spec, as ingestion reads them."""
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -31,31 +28,3 @@ class Source(_Spec):
 
     s3: S3Source | None = None
     config_map: ConfigMapSource | None = None
-
-
-class Chunking(_Spec):
-    """How documents are cut; sizes in tokens as `chunking.tokens` counts them."""
-
-    strategy: Literal["Recursive", "Markdown", "Sentence"] = "Recursive"
-    max_tokens: int = 400
-    overlap_tokens: int = 40
-
-
-class Embedding(_Spec):
-    """The model, by the name callers use at the gateway, and the length of its vectors."""
-
-    model: str
-    dimensions: int = 512
-
-
-class Pipeline(_Spec):
-    """What `pipeline.json` says to a worker."""
-
-    sources: tuple[Source, ...] = ()
-    chunking: Chunking = Chunking()
-    embedding: Embedding
-
-    @classmethod
-    def read(cls, path: Path) -> "Pipeline":
-        """Raises OSError and pydantic.ValidationError."""
-        return cls.model_validate_json(path.read_bytes())

@@ -32,8 +32,6 @@ class Settings(BaseSettings):
     """The tenant whose pod this is."""
     pipeline: str
     """The name of its RagPipeline."""
-    config_file: Path
-    """File with the RagPipeline's spec as JSON."""
     gateway_url: str
     """Base URL of the gateway's internal listener."""
     gateway_key_file: Path
@@ -61,6 +59,4 @@ class Settings(BaseSettings):
     """How many calls for embeddings are under way at the same time."""
     document_bytes: int = 200 * 1024 * 1024
     """The largest document that is read."""
-    superseded_versions_seconds: float = 900
-    """How long a reader that was told of an index version has to finish with it, once the next one is committed."""
     parsing: ParsingLimits = Field(default_factory=ParsingLimits)

@@ -67,7 +67,7 @@ class Search:
         return fuse(by_meaning, by_words, vector)
 
     async def _embedded(self, token: str, text: str, at: IndexPointer) -> tuple[Vector, Usage]:
-        embedding = at.embedding or self._pipeline.embedding
+        embedding = at.embedding
         return await self._gateway.embed(token, text, embedding.model, embedding.dimensions)
 
 

@@ -177,13 +177,19 @@ class Pipeline:
     async def pointer(self) -> dict[str, Any] | None:
         """What the gateway says counts, in the form retrieval is told it."""
         row = await self.platform.database.fetchrow(
-            "SELECT v.table_name, v.table_version, v.chunks FROM pipelines p JOIN index_versions v"
+            "SELECT v.* FROM pipelines p JOIN index_versions v"
             " ON (v.tenant, v.pipeline, v.version) = (p.tenant, p.name, p.index_version) WHERE p.tenant = $1",
             self.tenant,
         )
-        if row is None:
+        if row is None or row["table_version"] is None:
             return None
-        return {"table": row["table_name"], "tableVersion": row["table_version"], "chunks": row["chunks"]}
+        return {
+            "table": row["table_name"],
+            "tableVersion": row["table_version"],
+            "chunks": row["chunks"],
+            "indexVersion": row["version"],
+            "embedding": json.loads(row["recipe"])["embedding"],
+        }
 
     def token(self, **claims: Any) -> str:
         """A caller token as the gateway signs it."""

@@ -8,7 +8,7 @@ from loam_ingestion.chunking import Chunk, chunk
 from loam_ingestion.chunking.tokens import TOKEN, count
 from loam_ingestion.parsing import Extracted
 from loam_ingestion.parsing.markdown import extract
-from loam_ingestion.pipeline import Chunking
+from loam_shared.contracts.internal import Chunking
 
 STRATEGIES = ["Recursive", "Markdown", "Sentence"]
 LINE = st.text(alphabet="abcdefghijk XYZ.!?,;-_'\"()[]#*`0123äß漢字。\t", max_size=80)

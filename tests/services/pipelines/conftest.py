@@ -20,7 +20,7 @@ from aiohttp import web
 from loam_gateway import storage as storages
 from loam_gateway.adapters.postgres import Pool
 from loam_gateway.directory.changes import Act
-from loam_gateway.pipelines import catalog
+from loam_gateway.pipelines import manifests
 from loam_gateway.pipelines import room as rooms
 from loam_gateway.pipelines.model import PipelineId
 from loam_gateway.pipelines.room import Room
@@ -32,7 +32,13 @@ from loam_shared.credentials import hash_api_key, new_api_key, new_signing_key
 
 from .._servers import embedded
 
-SPEC = {"sources": [{"uploads": {}}, {"s3": {"bucket": "acme-docs", "prefix": ""}}]}
+CHUNKING = {"strategy": "Recursive", "maxTokens": 400, "overlapTokens": 40}
+EMBEDDING = {"model": "titan-embed", "dimensions": 256}
+SPEC = {
+    "sources": [{"uploads": {}}, {"s3": {"bucket": "acme-docs", "prefix": ""}}],
+    "chunking": CHUNKING,
+    "embedding": EMBEDDING,
+}
 
 MATCH = {
     "documentId": "doc_1",
@@ -100,7 +106,7 @@ async def pipeline(room: Room) -> PipelineId:
     """A pipeline of its own for each test, with nothing to do."""
     made = PipelineId(f"t{os.urandom(4).hex()}", "handbook")
     await room.storage.provision(made.tenant, uid="tenant-uid")
-    await catalog.put(
+    await manifests.put(
         room.pool, made, PipelinePut(uid="uid", spec=SPEC, endpoint="http://127.0.0.1:1"), Act("operator", "r")
     )
     await room.pool.execute("DELETE FROM jobs WHERE tenant = $1", made.tenant)
@@ -138,7 +144,7 @@ class Gateway:
             body = {"name": "key", "hashes": [{"sha256": hash_api_key(key)}], **more}
             status, told = await self.as_operator("PUT", f"{path}/keys/{secrets.token_hex(4)}", body)
             assert status == 204, told
-        body = {"uid": "2", "spec": spec or {"sources": [{"uploads": {}}]}, "endpoint": endpoint}
+        body = {"uid": "2", "spec": SPEC | {"sources": [{"uploads": {}}]} | spec, "endpoint": endpoint}
         status, told = await self.as_operator("PUT", f"{path}/pipelines/handbook", body)
         assert status == 200, told
         return tenant

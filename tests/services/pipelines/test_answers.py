@@ -9,7 +9,7 @@ from joserfc.jwk import KeySet
 from loam_gateway.directory.changes import Act
 from loam_gateway.directory.model import Principal
 from loam_gateway.ledger.model import IdempotencyClaim
-from loam_gateway.pipelines import catalog, conversations
+from loam_gateway.pipelines import catalog, conversations, manifests
 from loam_gateway.pipelines.answers import Answers, ChatAsk, Gathered, QueryAsk
 from loam_gateway.pipelines.model import PipelineId
 from loam_shared import errors
@@ -18,10 +18,14 @@ from loam_shared.contracts.internal import Claim, Commit, IndexPointer
 from loam_shared.contracts.retrieval import Message
 from loam_shared.credentials import InvalidCallerTokenError, verify_caller
 
+from .conftest import EMBEDDING, SPEC
+
 
 @pytest.fixture
 async def served(room, pipeline, service):
-    await catalog.put(room.pool, pipeline, PipelinePut(uid="uid", spec={}, endpoint=service.url), Act("operator", "r"))
+    await manifests.put(
+        room.pool, pipeline, PipelinePut(uid="uid", spec=SPEC, endpoint=service.url), Act("operator", "r")
+    )
     return pipeline
 
 
@@ -46,8 +50,8 @@ async def test_a_query_goes_out_in_the_callers_name_with_the_index_that_counts(r
         await catalog.locked(connection, served)
         await catalog.queue_sync(connection, served)
     work = await room.work.claim(served, Claim(worker="a", wait_seconds=0))
-    index = IndexPointer(table="handbook-v1", table_version=4, chunks=1)
-    await room.work.commit(served, Commit(epoch=work.epoch, index=index, results=()))
+    index = IndexPointer(table="handbook-v1", table_version=4, chunks=1, embedding=work.targets[0].recipe.embedding)
+    await room.work.commit(served, Commit(epoch=work.epoch, heads=(index,), results=()))
     found = await answers(room, served).query(QueryAsk(query="why", top_k=3, filter={"source": "a.md"}))
     assert [match.chunk_id for match in found.matches] == ["c1"]
     headers, body = service.asked[0]
@@ -55,7 +59,7 @@ async def test_a_query_goes_out_in_the_callers_name_with_the_index_that_counts(r
         "query": "why",
         "topK": 3,
         "filter": {"source": "a.md"},
-        "index": {"table": "handbook-v1", "tableVersion": 4, "chunks": 1, "indexVersion": 1},
+        "index": {"table": "handbook-v1", "tableVersion": 4, "chunks": 1, "indexVersion": 1, "embedding": EMBEDDING},
     }
     token = headers["authorization"].removeprefix("Bearer ")
     keys = KeySet([room.signing_key])

@@ -12,6 +12,8 @@ import orjson
 import pytest
 from aiobotocore.session import get_session
 
+from .conftest import EMBEDDING, SPEC
+
 MOST_UPLOADS = 4  # of the gateway that conftest starts
 MIB = 2**20
 
@@ -64,8 +66,8 @@ async def work_off(tenant, table_version: int = 1) -> list[dict]:
     status, work = await told(tenant.work("claim", {"worker": "test", "waitSeconds": 5}))
     assert status == 200, work
     results = [{"jobId": job["id"], "state": "Done", "chunks": 2, "pages": 1} for job in work["jobs"]]
-    index = {"table": "handbook-v1", "tableVersion": table_version, "chunks": len(results)}
-    body = {"epoch": work["epoch"], "index": index, "results": results}
+    head = {"table": "handbook-v1", "tableVersion": table_version, "chunks": len(results), "embedding": EMBEDDING}
+    body = {"epoch": work["epoch"], "heads": [head], "results": results}
     assert (await told(tenant.work("commit", body)))[0] == 204
     return work["jobs"]
 
@@ -385,7 +387,7 @@ async def test_hanging_up_on_a_stream_ends_the_call_to_the_pipeline(gateway, ser
 async def test_a_deleted_pipeline_leaves_nothing_and_its_name_is_free(gateway, acme):
     await told(acme.call("POST", "/documents", data=form(a=b"x")))
     path = f"/admin/v1/tenants/{acme.name}/pipelines/handbook"
-    put = {"uid": "3", "spec": {"sources": [{"uploads": {}}]}, "endpoint": "http://127.0.0.1:1"}
+    put = {"uid": "3", "spec": SPEC, "endpoint": "http://127.0.0.1:1"}
     assert (await gateway.as_operator("PUT", path, put))[0] == 409
     assert await gateway.as_operator("DELETE", f"{path}?uid=3") == (200, {"done": True})
     assert len(await objects(gateway, acme)) == 1
@@ -452,7 +454,7 @@ async def test_a_multipart_body_with_odd_framing_is_refused(acme, boundary, medi
 @pytest.mark.parametrize("number", [-1, 2**31, 2**63, 2**80])
 async def test_a_worker_cannot_commit_numbers_that_no_index_has(acme, number):
     _, work = await told(acme.work("claim", {"worker": "test", "waitSeconds": 5}))
-    index = {"table": f"handbook-v{number}", "tableVersion": 1, "chunks": 1, "indexVersion": number}
-    body = {"epoch": work["epoch"], "index": index, "results": []}
+    where = {"table": f"handbook-v{number}", "tableVersion": 1, "chunks": 1, "indexVersion": number}
+    body = {"epoch": work["epoch"], "heads": [where | {"embedding": EMBEDDING}], "results": []}
     status, answer = await told(acme.work("commit", body))
     assert (status, answer["error"]["code"]) == (400, "invalid_request")

@@ -11,11 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loam_gateway.directory.changes import Act
-from loam_gateway.pipelines import catalog, documents, housekeeping, versions
+from loam_gateway.pipelines import catalog, documents, housekeeping, manifests
 from loam_gateway.pipelines.model import PipelineId, StoredObject
 from loam_shared.contracts.admin import PipelinePut
 from loam_shared.contracts.internal import Claim, Commit, IndexPointer, JobResult, Register, SourceDocument
 from loam_shared.errors import ConflictError, InvalidRequestError, NotFoundError
+
+from .conftest import SPEC
 
 NOW = Claim(worker="a", wait_seconds=0)
 
@@ -44,8 +46,19 @@ async def make_due(room, pipeline) -> None:
 
 def done(work, table_version=1, **more) -> Commit:
     results = tuple(JobResult(job_id=job.id, state="Done", chunks=1) for job in work.jobs)
-    index = IndexPointer(table="handbook-v1", table_version=table_version, chunks=len(results))
-    return Commit(epoch=work.epoch, index=index, results=results, **more)
+    heads = tuple(head_of(target, table_version, len(results)) for target in work.targets)
+    return Commit(epoch=work.epoch, heads=heads, results=results, **more)
+
+
+def head_of(target, table_version: int, chunks: int = 1) -> IndexPointer:
+    """A head as its worker would report it."""
+    return IndexPointer(
+        table=f"handbook-v{target.index_version}",
+        table_version=table_version,
+        chunks=chunks,
+        index_version=target.index_version,
+        embedding=target.recipe.embedding,
+    )
 
 
 def failed(work, *, retry: bool) -> Commit:
@@ -62,7 +75,7 @@ async def test_an_uploaded_document_is_worked_on_and_becomes_ready(room, pipelin
     assert await status(room, pipeline, key) == "Pending"
     work = await claim(room, pipeline)
     assert [(job.kind, job.document_id, job.name) for job in work.jobs] == [("Ingest", key, "a.md")]
-    assert work.index is None
+    assert [(target.serving, target.head) for target in work.targets] == [(True, None)]
     assert await status(room, pipeline, key) == "Processing"
     await room.work.commit(pipeline, done(work, table_version=7))
     shown = await documents.show(room.pool, pipeline, key)
@@ -70,7 +83,7 @@ async def test_an_uploaded_document_is_worked_on_and_becomes_ready(room, pipelin
     state = await catalog.state(room.pool, pipeline)
     assert (state.documents, state.pending, state.failed, state.chunks, state.index_version) == (1, 0, 0, 1, 1)
     await upload(room, pipeline, "b.md")
-    assert (await claim(room, pipeline)).index.table_version == 7
+    assert (await claim(room, pipeline)).targets[0].head.table_version == 7
 
 
 async def test_two_workers_never_have_the_same_pipeline_at_once(room, pipeline):
@@ -128,9 +141,9 @@ async def test_renewing_keeps_others_out(room, pipeline):
 async def test_a_commit_is_all_or_nothing(room, pipeline):
     key = await upload(room, pipeline, "a.md")
     work = await claim(room, pipeline)
-    foreign = IndexPointer(table="other-v1", table_version=1, chunks=1)
-    with pytest.raises(InvalidRequestError, match="handbook-v1"):
-        await room.work.commit(pipeline, done(work).model_copy(update={"index": foreign}))
+    foreign = head_of(work.targets[0], 1).model_copy(update={"table": "other-v1"})
+    with pytest.raises(InvalidRequestError, match="other-v1 is not where version 1 of handbook is written to"):
+        await room.work.commit(pipeline, done(work).model_copy(update={"heads": (foreign,)}))
     assert await status(room, pipeline, key) == "Processing"
     assert (await catalog.serving(room.pool, pipeline)).index is None
 
@@ -251,7 +264,7 @@ async def sync(room, pipeline, **etags: str):
     assert [job.kind for job in work.jobs] == ["Sync"]
     listing = Register(epoch=work.epoch, job_id=work.jobs[0].id, documents=listed(**etags))
     registered = await room.work.register(pipeline, listing)
-    await room.work.commit(pipeline, done(work).model_copy(update={"index": None}))
+    await room.work.commit(pipeline, done(work).model_copy(update={"heads": ()}))
     while work := await claim(room, pipeline):
         await room.work.commit(pipeline, done(work))
     return registered.added, registered.changed, registered.removed, registered.unchanged
@@ -341,8 +354,10 @@ async def test_a_waiting_worker_is_woken_when_a_lease_runs_out(room, pipeline, m
 
 
 async def test_schedules_start_one_sync_each_however_many_gateways_look(room, pipeline):
-    spec = {"sources": [], "sync": {"schedule": "*/5 * * * *"}}
-    await catalog.put(room.pool, pipeline, PipelinePut(uid="uid", spec=spec, endpoint="http://x"), Act("operator", "r"))
+    spec = SPEC | {"sync": {"schedule": "*/5 * * * *"}}
+    await manifests.put(
+        room.pool, pipeline, PipelinePut(uid="uid", spec=spec, endpoint="http://x"), Act("operator", "r")
+    )
     await room.pool.execute("DELETE FROM jobs WHERE tenant = $1", pipeline.tenant)
     await room.pool.execute("UPDATE pipelines SET next_sync_at = now() WHERE tenant = $1", pipeline.tenant)
     started = await asyncio.gather(*(housekeeping.start_due_syncs(room.pool) for _ in range(6)))
@@ -350,24 +365,6 @@ async def test_schedules_start_one_sync_each_however_many_gateways_look(room, pi
     jobs = await room.pool.fetchval("SELECT count(*) FROM jobs WHERE tenant = $1", pipeline.tenant)
     waits = await room.pool.fetchval("SELECT next_sync_at > now() FROM pipelines WHERE tenant = $1", pipeline.tenant)
     assert (jobs, waits) == (1, True)
-
-
-async def test_rolling_back_moves_the_pointer_and_ends_the_lease_of_who_writes(room, pipeline):
-    await upload(room, pipeline, "a.md")
-    await room.work.commit(pipeline, done(await claim(room, pipeline), 3))
-    await upload(room, pipeline, "b.md")
-    second = IndexPointer(table="handbook-v2", table_version=1, chunks=2, index_version=2)
-    work = await claim(room, pipeline)
-    await room.work.commit(pipeline, done(work).model_copy(update={"index": second}))
-    await upload(room, pipeline, "c.md")
-    writing = await claim(room, pipeline)
-    assert (await versions.rollback(room.pool, pipeline, 1)).current
-    with pytest.raises(ConflictError):
-        await room.work.commit(pipeline, done(writing, 9))
-    assert (await catalog.serving(room.pool, pipeline)).index.table == "handbook-v1"
-    assert [one.version for one in await versions.versions(room.pool, pipeline)] == [2, 1]
-    with pytest.raises(NotFoundError, match="kept: 2, 1"):
-        await versions.rollback(room.pool, pipeline, 7)
 
 
 STEPS = st.one_of(
@@ -409,7 +406,8 @@ class Model:
     async def commit(self, worker: int) -> None:
         if (work := self.works[worker]) is None:
             return
-        table = dict(self.tables[work.index.table_version if work.index else 0])
+        head = work.targets[0].head
+        table = dict(self.tables[head.table_version if head else 0])
         for job in work.jobs:
             table.pop(job.document_id, None)
             if job.kind == "Ingest":
@@ -457,10 +455,10 @@ class Model:
 async def run(room, steps) -> None:
     pipeline = PipelineId(f"t{os.urandom(6).hex()}", "handbook")
     await room.pool.execute("INSERT INTO tenant_storage (tenant, uid) VALUES ($1, 'x')", pipeline.tenant)
-    await catalog.put(
+    await manifests.put(
         room.pool,
         pipeline,
-        PipelinePut(uid="u", spec={"sources": [{"uploads": {}}]}, endpoint="x"),
+        PipelinePut(uid="u", spec=SPEC, endpoint="x"),
         Act("operator", "r"),
     )
     await room.pool.execute("DELETE FROM jobs WHERE tenant = $1", pipeline.tenant)

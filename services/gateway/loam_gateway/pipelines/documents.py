@@ -185,19 +185,21 @@ WHERE tenant = $1 AND pipeline = $2 AND document_id = ANY($3) AND raw_key IS NOT
 ON CONFLICT (key) DO NOTHING
 """
 _UPSERT = """
-INSERT INTO documents (tenant, pipeline, document_id, source, name, etag, size, media_type, raw_key)
+INSERT INTO documents AS d (tenant, pipeline, document_id, source, name, etag, size, media_type, raw_key)
 SELECT $1, $2, id, 'Uploads', name, etag, size, media_type, raw_key
 FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[])
      AS new (id, name, etag, size, media_type, raw_key)
 ON CONFLICT (tenant, pipeline, document_id) DO UPDATE
 SET etag = excluded.etag, size = excluded.size, media_type = excluded.media_type, raw_key = excluded.raw_key,
-    status = 'Pending', error = NULL, updated_at = now()
+    version = d.version + 1
 """
 _SOURCE_OF = "SELECT source FROM documents WHERE tenant = $1 AND pipeline = $2 AND document_id = $3"
 _SELECT = """
-SELECT d.document_id, d.name, d.source, d.size, d.pages, d.chunks, d.error, d.created_at, d.updated_at,
-       CASE WHEN d.status = 'Pending' AND j.epoch = p.epoch AND p.lease_expires_at > now()
-            THEN 'Processing' ELSE d.status END AS status
+SELECT d.document_id, d.name, d.source, d.size, d.version, d.title, d.pages, d.chunks, d.error, d.parse_seconds,
+       d.embed_seconds, d.created_at, d.updated_at, d.indexed_at,
+       CASE WHEN d.status = 'Ready' AND d.staged THEN 'Processing'
+            WHEN d.status = 'Pending' AND j.epoch = p.epoch AND p.lease_expires_at > now() THEN 'Processing'
+            ELSE d.status END AS status
 FROM documents d
 JOIN pipelines p ON (p.tenant, p.name) = (d.tenant, d.pipeline)
 LEFT JOIN jobs j ON (j.tenant, j.pipeline, j.document_id) = (d.tenant, d.pipeline, d.document_id)

@@ -15,18 +15,22 @@ from loam_gateway.adapters.s3 import ObjectStore
 from loam_gateway.pipelines import catalog
 from loam_gateway.pipelines.model import PipelineId, next_sync
 from loam_gateway.pipelines.settings import PipelineSettings
+from loam_gateway.storage import Storage
+from loam_gateway.storage.policy import prefix_of
 from loam_shared.errors import UnavailableError
 
 _AT_ONCE = 200
 _log = structlog.get_logger()
 
 
-async def run(pool: Pool, objects: ObjectStore, settings: PipelineSettings) -> None:
+async def run(pool: Pool, storage: Storage, settings: PipelineSettings) -> None:
     """Keep house until cancelled; what fails is tried again in the next round."""
+    objects = storage.objects
     while True:
         try:
             await start_due_syncs(pool)
             await delete_unclaimed(pool, objects)
+            await delete_retired(pool, storage)
             await pool.execute(_FORGET_CONVERSATIONS, settings.conversation_ttl_seconds)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, UnavailableError) as error:
             _log.warning("housekeeping will try again", reason=str(error))
@@ -56,6 +60,17 @@ async def delete_unclaimed(pool: Pool, objects: ObjectStore) -> int:
     return len(keys)
 
 
+async def delete_retired(pool: Pool, storage: Storage) -> int:
+    """Delete tables of index versions that are gone, and return how many."""
+    deleted = 0
+    async with pool.acquire() as connection, connection.transaction():
+        for row in await connection.fetch(_DUE_TABLES, _AT_ONCE):
+            if await storage.empty(f"{prefix_of(row['tenant'])}index/{row['table_name']}.lance/"):
+                await connection.execute(_FORGET_TABLE, *row)
+                deleted += 1
+    return deleted
+
+
 def _next(spec: str, now: datetime) -> datetime | None:
     return next_sync(orjson.loads(spec), now)
 
@@ -70,6 +85,10 @@ DELETE FROM unclaimed_objects WHERE key IN (
     SELECT key FROM unclaimed_objects WHERE due_at <= now() LIMIT $1 FOR UPDATE SKIP LOCKED
 ) RETURNING key
 """
+_DUE_TABLES = """
+SELECT tenant, pipeline, table_name FROM retired_tables WHERE due_at <= now() LIMIT $1 FOR UPDATE SKIP LOCKED
+"""
+_FORGET_TABLE = "DELETE FROM retired_tables WHERE tenant = $1 AND pipeline = $2 AND table_name = $3"
 _FORGET_CONVERSATIONS = """
 DELETE FROM conversations WHERE updated_at < now() - $1::float8 * interval '1 second'
 """

@@ -7,8 +7,10 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from croniter import croniter
+from pydantic import ValidationError
 
-from loam_shared.contracts.internal import IndexPointer
+from loam_shared.contracts.internal import IndexPointer, Recipe
+from loam_shared.errors import InvalidRequestError
 
 Source = Literal["Uploads", "S3", "ConfigMap"]
 
@@ -54,6 +56,15 @@ def document_id(pipeline: PipelineId, source: Source, bucket: str | None, name: 
     """The same document has the same id for ever, however often its content changes."""
     origin = "\0".join([*pipeline, source, bucket or "", name])
     return f"doc_{hashlib.sha256(origin.encode()).hexdigest()[:24]}"
+
+
+def recipe_of(spec: Mapping[str, Any]) -> Recipe:
+    """What the manifest wants its index to be made by. Raises InvalidRequestError."""
+    try:
+        return Recipe.model_validate({"chunking": spec.get("chunking"), "embedding": spec.get("embedding")})
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise InvalidRequestError(f"spec.{where}: {error.errors()[0]['msg']}", param=f"spec.{where}") from error
 
 
 def takes_uploads(spec: Mapping[str, Any]) -> bool:

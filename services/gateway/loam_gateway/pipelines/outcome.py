@@ -13,7 +13,7 @@ class OpenJob:
     """A job that is under way under the reporting worker's lease."""
 
     id: int
-    kind: Literal["Ingest", "Remove", "Sync"]
+    kind: Literal["Ingest", "Remove", "Build", "Sync", "Check"]
     document_id: str | None
     attempt: int
 
@@ -30,9 +30,11 @@ class Outcome:
 def judge(job: OpenJob, result: JobResult, *, max_attempts: int, retry_seconds: float) -> Outcome:
     """Another attempt for what may still succeed, with a pause that doubles; the end for all else.
 
-    Removing is tried for ever: what a user took away must be gone.
+    Removing is tried for ever: what a user took away must be gone. So is building as long as it may succeed (a budget
+    opens again), because nobody waits for it; what cannot succeed is tried anew, too, while the sources are looked at.
     """
-    worth_another = job.kind == "Remove" or (result.retry and job.attempt < max_attempts)
+    few = job.attempt < max_attempts
+    worth_another = {"Remove": True, "Build": result.retry or few}.get(job.kind, result.retry and few)
     if result.state == "Done" or not worth_another:
         return Outcome(job, result)
     pause = min(retry_seconds * 2.0 ** min(job.attempt - 1, 16), _LONGEST_PAUSE)

@@ -46,7 +46,7 @@ async def opened(
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
         await stack.enter_async_context(_going_on(wakeups.run()))
-        await stack.enter_async_context(_going_on(housekeeping.run(pool, storage.objects, settings)))
+        await stack.enter_async_context(_going_on(housekeeping.run(pool, storage, settings)))
         yield Room(
             pool=pool,
             storage=storage,

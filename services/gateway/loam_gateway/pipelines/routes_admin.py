@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends
 from loam_gateway.admin.names import PipelineName, TenantName
 from loam_gateway.admin.tenants import Acting
 from loam_gateway.auth import operator
-from loam_gateway.pipelines import catalog, purge
+from loam_gateway.pipelines import catalog, manifests, purge
 from loam_gateway.pipelines.model import PipelineId
 from loam_gateway.state import Deps
 from loam_shared.contracts.admin import PipelinePut, PipelineState, Purge
@@ -25,7 +25,7 @@ Addressed = Annotated[PipelineId, Depends(_pipeline)]
 @router.put("")
 async def put(pipeline: Addressed, desired: PipelinePut, deps: Deps, act: Acting) -> PipelineState:
     """Make the pipeline as desired."""
-    return await catalog.put(deps.pool, pipeline, desired, act)
+    return await manifests.put(deps.pool, pipeline, desired, act)
 
 
 @router.get("")

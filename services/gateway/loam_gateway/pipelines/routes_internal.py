@@ -10,7 +10,7 @@ from loam_gateway.auth import workload
 from loam_gateway.directory.model import Principal
 from loam_gateway.pipelines.model import PipelineId
 from loam_gateway.state import Deps, Runtime, runtime_of
-from loam_shared.contracts.internal import Claim, Commit, Register, Registered, Renew, Work
+from loam_shared.contracts.internal import Claim, Commit, Inventory, Register, Registered, Renew, Work
 
 router = APIRouter(prefix="/internal/v1/pipelines/{name}/work")
 # The listing of a source with 200,000 documents.
@@ -51,6 +51,12 @@ async def renew(pipeline: Own, asked: Renew, deps: Deps) -> None:
 async def register(pipeline: Own, listing: Register, deps: Deps) -> Registered:
     """Queue what differs between the sources and what is known of them."""
     return await deps.pipelines.work.register(pipeline, listing)
+
+
+@router.post("/inventory")
+async def inventory(pipeline: Own, asked: Renew, deps: Deps) -> Inventory:
+    """The documents that the version being built has to hold."""
+    return await deps.pipelines.work.inventory(pipeline, asked.epoch)
 
 
 @router.post("/commit", status_code=204)

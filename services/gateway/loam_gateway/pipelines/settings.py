@@ -19,6 +19,8 @@ class PipelineSettings(BaseSettings):
     """The largest upload."""
     max_uploads: int = Field(default=32, ge=1)
     """How many uploads one gateway takes in at once, half of them of one tenant; each holds up to 12 MiB in memory."""
+    superseded_versions_seconds: float = Field(default=900, ge=0)
+    """How long a reader that was told of an index version has to finish with it, once the next one is published."""
     housekeeping_seconds: float = Field(default=5, gt=0)
     """How often due syncs and abandoned objects are looked for."""
     query_timeout: float = Field(default=30, gt=0)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from loam_ingestion.errors import GatewayError, LeaseLostError
 from loam_shared.contracts import Wire
-from loam_shared.contracts.internal import Claim, Commit, Register, Registered, Renew, Work
+from loam_shared.contracts.internal import Claim, Commit, Inventory, Register, Registered, Renew, Work
 
+Vector = NDArray[np.float32]
 Vectors = NDArray[np.float32]
 
 
@@ -39,6 +40,10 @@ class Gateway:
     async def register(self, listing: Register) -> Registered:
         """Raises LeaseLostError and GatewayError."""
         return Registered.model_validate_json(await self._leased(f"{self._work}/register", listing))
+
+    async def inventory(self, epoch: int) -> Inventory:
+        """What the version being built has to hold. Raises LeaseLostError and GatewayError."""
+        return Inventory.model_validate_json(await self._leased(f"{self._work}/inventory", Renew(epoch=epoch)))
 
     async def commit(self, commit: Commit) -> None:
         """Repeated while the gateway is away, which is harmless: a commit that got through finds nothing left to do.

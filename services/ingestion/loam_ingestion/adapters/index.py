@@ -1,11 +1,11 @@
 """The index in LanceDB, as its one writer keeps it.
 
-What counts is the gateway's pointer: a table and a version of it. A writer that died, or that lost its lease without
-noticing yet, may leave or still make versions beyond it. So a write starts from the pointer's version (restoring it
-where the table has moved on) and afterwards checks that every version since then is its own. Lance numbers versions
-without gaps and gives each number to one writer only, therefore a stranger's write shows as a gap or as a count of rows
-that should not be, and the write is begun anew. Strangers after the last check do no harm: the pointer names a version
-that is ours.
+What counts is the gateway's pointer, the head of a target: a table and a version of it. A writer that died, or that
+lost its lease without noticing yet, may leave or still make versions beyond it. So a write starts from the head's
+version (restoring it where the table has moved on) and afterwards checks that every version since then is its own.
+Lance numbers versions without gaps and gives each number to one writer only, therefore a stranger's write shows as a
+gap or as a count of rows that should not be, and the write is begun anew. Strangers after the last check do no harm:
+the pointer names a version that is ours.
 """
 
 import time
@@ -21,15 +21,15 @@ from lancedb.expr import col
 from lancedb.index import FTS
 from lancedb.table import AsyncTable
 
-from loam_ingestion.adapters.gateway import Vectors
+from loam_ingestion.adapters.gateway import Vector, Vectors
 from loam_ingestion.errors import IndexMismatchError, IndexMovedError, IndexUnavailableError
-from loam_ingestion.pipeline import Embedding
 from loam_shared import index as layout
-from loam_shared.contracts.internal import IndexPointer
+from loam_shared.contracts.internal import Embedding, IndexPointer, Target
 
 # Optimising prunes, too, and would by default take away a version that is a week old and still the one that counts.
 _NO_PRUNING = timedelta(days=36_500)
 _PRUNING_MARGIN = timedelta(minutes=1)
+_PRUNE_EVERY_SECONDS = 60.0
 _ATTEMPTS = 3
 
 
@@ -58,95 +58,105 @@ class Rows:
 
 
 class Index:
-    """One pipeline's index."""
+    """One pipeline's index, of which each version is a table."""
 
-    def __init__(
-        self, database: lancedb.AsyncConnection, pipeline: str, embedding: Embedding, superseded_seconds: float
-    ) -> None:
+    def __init__(self, database: lancedb.AsyncConnection, pipeline: str) -> None:
         self._database = database
         self._pipeline = pipeline
-        self._schema = _schema(embedding.model, embedding.dimensions)
-        self._grace = timedelta(seconds=superseded_seconds)
-        self._prune_at = 0.0
+        self._prune_at: dict[str, float] = {}
 
-    async def known_vectors(self, pointer: IndexPointer | None, hashes: Sequence[str]) -> dict[str, Vectors]:
-        """Vectors of those `hashes` that the index already holds. Raises IndexMismatchError, IndexUnavailableError."""
-        if pointer is None or not hashes:
+    async def known_vectors(self, target: Target, hashes: Sequence[str]) -> dict[str, Vector]:
+        """Vectors of those `hashes` that the target already holds. Raises IndexMismatchError, IndexUnavailableError."""
+        if target.head is None or not hashes:
             return {}
         with _translated():
-            return await self._vectors_of(pointer, hashes)
+            table = await self._head(target)
+            query = table.query().where(col("content_hash").isin(hashes)).select(["content_hash", layout.VECTOR])
+            found = await query.to_arrow()
+            return dict(zip(found["content_hash"].to_pylist(), _matrix(found), strict=True)) if found.num_rows else {}
 
-    async def _vectors_of(self, pointer: IndexPointer, hashes: Sequence[str]) -> dict[str, Vectors]:
-        table = await self._database.open_table(pointer.table, version=pointer.table_version)
-        await self._check_schema(table)
-        query = table.query().where(col("content_hash").isin(hashes)).select(["content_hash", layout.VECTOR])
-        found = await query.to_arrow()
-        if not found.num_rows:
+    async def document_ids(self, target: Target) -> set[str]:
+        """The documents that the target holds. Raises IndexMismatchError, IndexUnavailableError."""
+        if target.head is None:
+            return set()
+        with _translated():
+            found = await (await self._head(target)).query().select(["document_id"]).to_arrow()
+            return set(found["document_id"].unique().to_pylist())
+
+    async def samples(self, target: Target, most: int) -> dict[str, str]:
+        """A passage of each of up to `most` documents, spread evenly over the target. Raises as `document_ids`."""
+        if target.head is None or not target.head.chunks:
             return {}
-        flat = found[layout.VECTOR].combine_chunks().flatten().to_numpy()
-        vectors = flat.reshape(found.num_rows, -1)
-        return dict(zip(found["content_hash"].to_pylist(), vectors, strict=True))
+        with _translated():
+            table = await self._head(target)
+            places = np.unique(np.linspace(0, target.head.chunks - 1, most, dtype=np.int64)).tolist()
+            found = await table.take_offsets(places).select(["document_id", layout.TEXT]).to_arrow()
+            return dict(zip(found["document_id"].to_pylist(), found[layout.TEXT].to_pylist(), strict=True))
 
-    async def replace(self, pointer: IndexPointer | None, documents: Mapping[str, Rows]) -> IndexPointer:
+    async def nearest_documents(self, target: Target, vector: Vector, depth: int) -> set[str]:
+        """Documents of the `depth` passages whose vectors are closest. Raises as `document_ids`."""
+        if target.head is None:
+            return set()
+        with _translated():
+            query = (await self._head(target)).query().nearest_to(vector).distance_type("cosine")
+            found = await query.select(["document_id", "_distance"]).limit(depth).to_arrow()
+            return set(found["document_id"].to_pylist())
+
+    async def replace(self, target: Target, documents: Mapping[str, Rows]) -> IndexPointer:
         """Put each document's chunks in the place of all it had (nothing where it has none now).
 
         Raises IndexMovedError when it is not the only writer, IndexMismatchError when the vectors would not fit, and
         IndexUnavailableError.
         """
         with _translated():
-            return await self._replace(pointer, documents)
+            return await self._replace(target, documents)
 
-    async def _replace(self, pointer: IndexPointer | None, documents: Mapping[str, Rows]) -> IndexPointer:
+    async def _replace(self, target: Target, documents: Mapping[str, Rows]) -> IndexPointer:
         for _ in range(_ATTEMPTS):
-            table, clean = await self._at(pointer)
-            age = await self._prunable_age(table) if clean else _NO_PRUNING
-            written = await self._write(table, documents, age)
+            table, clean = await self._at(target)
+            age = await self._prunable_age(table, target) if clean else _NO_PRUNING
+            written = await self._write(table, target, documents, age)
             if written is not None:
-                index_version = pointer.index_version if pointer else 1
                 return IndexPointer(
-                    table=table.name, table_version=written[0], chunks=written[1], index_version=index_version
+                    table=table.name,
+                    table_version=written[0],
+                    chunks=written[1],
+                    index_version=target.index_version,
+                    embedding=target.recipe.embedding,
                 )
         raise IndexMovedError("another worker is writing to the index")
 
-    async def _at(self, pointer: IndexPointer | None) -> tuple[AsyncTable, bool]:
-        """The table with the pointer's content, and whether nothing uncommitted had to be put aside for that."""
-        if pointer is None:
-            name = layout.table_name(self._pipeline, 1)
-            return await self._database.create_table(name, schema=self._schema, mode="overwrite"), False
-        table = await self._database.open_table(pointer.table)
-        await self._check_schema(table)
-        if await table.version() == pointer.table_version:
+    async def _head(self, target: Target) -> AsyncTable:
+        assert target.head is not None
+        table = await self._database.open_table(target.head.table, version=target.head.table_version)
+        await _check_schema(table, target.recipe.embedding)
+        return table
+
+    async def _at(self, target: Target) -> tuple[AsyncTable, bool]:
+        """The table with the head's content, and whether nothing uncommitted had to be put aside for that."""
+        head, embedding = target.head, target.recipe.embedding
+        if head is None:
+            name = layout.table_name(self._pipeline, target.index_version)
+            return await self._database.create_table(name, schema=_schema(embedding), mode="overwrite"), False
+        table = await self._database.open_table(head.table)
+        await _check_schema(table, embedding)
+        if await table.version() == head.table_version:
             return table, True
-        await table.checkout(pointer.table_version)
+        await table.checkout(head.table_version)
         await table.restore()
         return table, False
 
-    async def _prunable_age(self, table: AsyncTable) -> timedelta:
-        """How old a version must be to be read by nobody: superseded for at least the grace time.
-
-        It is the age of the newest version from before the grace, which may have been served until the grace began. The
-        pointer's version is that one or younger, so it never goes before the commit that supersedes it.
-        """
-        if time.monotonic() < self._prune_at:
+    async def _prunable_age(self, table: AsyncTable, target: Target) -> timedelta:
+        """How old a version must be to be read by nobody: older than the oldest that a reader may have been told of."""
+        if target.readable is None or time.monotonic() < self._prune_at.get(table.name, 0):
             return _NO_PRUNING
-        self._prune_at = time.monotonic() + self._grace.total_seconds() / 2
+        self._prune_at[table.name] = time.monotonic() + _PRUNE_EVERY_SECONDS
         now = datetime.now()  # LanceDB gives local times without a zone.
-        made = [now - version["timestamp"] for version in await table.list_versions()]
-        return min((age for age in made if age >= self._grace), default=_NO_PRUNING) + _PRUNING_MARGIN
-
-    async def _check_schema(self, table: AsyncTable) -> None:
-        schema = await table.schema()
-        model, vector = (schema.metadata or {}).get(layout.EMBEDDING_MODEL), schema.field(layout.VECTOR).type
-        ours = self._schema.metadata[layout.EMBEDDING_MODEL], self._schema.field(layout.VECTOR).type
-        if (model, vector) != ours:
-            raise IndexMismatchError(
-                f"the index was built with the embedding model {(model or b'unknown').decode()} "
-                f"({vector.list_size} dimensions); set embedding back to it, or make a new pipeline",
-                passing=False,
-            )
+        ages = [now - one["timestamp"] for one in await table.list_versions() if one["version"] == target.readable]
+        return ages[0] + _PRUNING_MARGIN if ages else _NO_PRUNING
 
     async def _write(
-        self, table: AsyncTable, documents: Mapping[str, Rows], prunable_age: timedelta
+        self, table: AsyncTable, target: Target, documents: Mapping[str, Rows], prunable_age: timedelta
     ) -> tuple[int, int] | None:
         """The version written and its count of rows; None when somebody else's write came between."""
         version, rows = await table.version(), await table.count_rows()
@@ -155,7 +165,7 @@ class Index:
         version += 1
         if deleted.version != version:
             return None
-        added = _to_arrow(documents, self._schema)
+        added = _to_arrow(documents, _schema(target.recipe.embedding))
         if added.num_rows:
             rows += added.num_rows
             version += 1
@@ -179,14 +189,11 @@ class Index:
         return True
 
 
-async def open_index(uri: str, pipeline: str, embedding: Embedding, superseded_seconds: float) -> Index:
-    """Connect to a tenant's database, with caches small enough for a small pod.
-
-    Versions of the table that were superseded at least `superseded_seconds` ago are deleted by and by.
-    """
+async def open_index(uri: str, pipeline: str) -> Index:
+    """Connect to a tenant's database, with caches small enough for a small pod."""
     session = lancedb.Session(index_cache_size_bytes=32 << 20, metadata_cache_size_bytes=16 << 20)
     database = await lancedb.connect_async(uri, storage_options=layout.storage_options(), session=session)
-    return Index(database, pipeline, embedding, superseded_seconds)
+    return Index(database, pipeline)
 
 
 @contextmanager
@@ -197,14 +204,30 @@ def _translated() -> Iterator[None]:
         raise IndexUnavailableError(f"the index cannot be used: {error}") from error
 
 
-def _schema(model: str, dimensions: int) -> pa.Schema:
+async def _check_schema(table: AsyncTable, embedding: Embedding) -> None:
+    schema, ours = await table.schema(), _schema(embedding)
+    model, vector = (schema.metadata or {}).get(layout.EMBEDDING_MODEL), schema.field(layout.VECTOR).type
+    if (model, vector) != (ours.metadata[layout.EMBEDDING_MODEL], ours.field(layout.VECTOR).type):
+        raise IndexMismatchError(
+            f"{table.name} was built with the embedding model {(model or b'unknown').decode()} "
+            f"({vector.list_size} dimensions), not with {embedding.model} ({embedding.dimensions})",
+            passing=False,
+        )
+
+
+def _schema(embedding: Embedding) -> pa.Schema:
     strings = ("chunk_id", "document_id", layout.TEXT, "source", "media_type", "content_hash")
     numbers = ("page", "start", "end", "ordinal")
     fields = [*((name, pa.string()) for name in strings), *((name, pa.int64()) for name in numbers)]
     return pa.schema(
-        [*fields, (layout.VECTOR, pa.list_(pa.float32(), dimensions))],
-        metadata={layout.EMBEDDING_MODEL: model.encode()},
+        [*fields, (layout.VECTOR, pa.list_(pa.float32(), embedding.dimensions))],
+        metadata={layout.EMBEDDING_MODEL: embedding.model.encode()},
     )
+
+
+def _matrix(found: pa.Table) -> Vectors:
+    flat: Vectors = found[layout.VECTOR].combine_chunks().flatten().to_numpy()
+    return flat.reshape(found.num_rows, -1)
 
 
 def _to_arrow(documents: Mapping[str, Rows], schema: pa.Schema) -> pa.Table:

@@ -13,7 +13,7 @@ from loam_ingestion.chunking import markdown, recursive, sentence
 from loam_ingestion.chunking.spans import Piece
 from loam_ingestion.chunking.tokens import TOKEN
 from loam_ingestion.parsing import Extracted
-from loam_ingestion.pipeline import Chunking
+from loam_shared.contracts.internal import Chunking
 
 _STRATEGIES: dict[str, Callable[[Extracted, int], list[Piece]]] = {
     "Recursive": recursive.pieces,

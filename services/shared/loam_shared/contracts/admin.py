@@ -196,8 +196,19 @@ class PipelinePut(Wire):
     endpoint: str
 
 
+class Building(Wire):
+    """An index version that is being built beside the one that serves: `done` of its `documents` are in it."""
+
+    index_version: int
+    done: int
+    documents: int
+
+
 class PipelineState(Wire):
-    """What the status of a RagPipeline says about its documents."""
+    """What the status of a RagPipeline says about its documents.
+
+    `rejected` tells why the newest version was not put into service. `queued` counts the jobs that are due.
+    """
 
     documents: int = 0
     pending: int = 0
@@ -206,6 +217,9 @@ class PipelineState(Wire):
     index_version: int = 0
     last_sync_time: datetime | None = None
     sync_error: str | None = None
+    building: Building | None = None
+    rejected: str | None = None
+    queued: int = 0
 
 
 class Purge(Wire):
