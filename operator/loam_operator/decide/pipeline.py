@@ -117,6 +117,11 @@ def indexed(state: PipelineState | None) -> Fact:
         return unknown("Indexed", "NotRead", "the gateway has not said yet what is indexed")
     if state.pending:
         return fails("Indexed", "Indexing", f"{state.pending} of {state.documents} documents wait to be indexed")
+    if state.rejected:
+        return fails("Indexed", "VersionRejected", f"the new version of the index is not in service: {state.rejected}")
+    if building := state.building:
+        message = f"version {building.index_version} is being built: {building.done} of {building.documents} documents"
+        return fails("Indexed", "Rebuilding", message)
     if state.failed:
         message = f"{state.failed} of {state.documents} documents could not be indexed; the list of documents says why"
         return fails("Indexed", "DocumentsFailed", message)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from loam_operator.api.v1alpha1.ragpipeline import RagPipelineStatus
+from loam_operator.api.v1alpha1.ragpipeline import IndexBuild, RagPipelineStatus
 from loam_operator.api.v1alpha1.tenant import Tenant
 from loam_operator.apply import status
 from loam_operator.apply.children import apply_all, prune
@@ -80,6 +80,7 @@ async def _report(context: Context, seen: SeenPipeline, accepted: Fact, pushed: 
         documents=state.documents if state else before.documents,
         chunks=state.chunks if state else before.chunks,
         index_version=state.index_version if state else before.index_version,
+        building=_building(state) if state else before.building,
         last_sync_time=state.last_sync_time if state else before.last_sync_time,
         endpoint=f"{context.platform.gateway_public_url}/v1/pipelines/{pipeline.metadata.name}",
         replicas=((seen.retrieval or {}).get("status") or {}).get("replicas", 0),
@@ -87,6 +88,13 @@ async def _report(context: Context, seen: SeenPipeline, accepted: Fact, pushed: 
         conditions=conditions(whole, before.conditions, generation=generation, now=context.clock()),
     )
     await status.write(context.cluster, pipeline, said)
+
+
+def _building(state: PipelineState) -> IndexBuild | None:
+    build = state.building
+    if build is None:
+        return None
+    return IndexBuild(version=build.index_version, documents=build.documents, done=build.done)
 
 
 async def _finalize(context: Context, seen: SeenPipeline) -> Outcome:

@@ -85,7 +85,7 @@ def test_short_sections_stay_together_and_long_ones_are_cut_at_their_headings():
 
 def test_a_chunk_knows_the_page_it_begins_on():
     extracted = Extracted("first page\n\nsecond page\n\nthird page", page_starts=(0, 12, 25))
-    chunks = chunk(extracted, Chunking(max_tokens=2, overlap_tokens=0))
+    chunks = chunk(extracted, Chunking(strategy="Recursive", max_tokens=2, overlap_tokens=0))
     assert [(found.text, found.page) for found in chunks] == [
         ("first page", 1),
         ("second page", 2),

@@ -85,7 +85,7 @@ class Chunking(Node):
 class Embedding(Node):
     """The model that turns passages and questions into vectors.
 
-    A pipeline that has an index keeps it: documents that would need vectors of another model fail, and say so.
+    Another one is tried beside the index that serves: a version by it is built, checked, and then put into service.
     """
 
     model: ObjectName
@@ -192,7 +192,7 @@ class RagPipelineSpec(Node):
     generation: Generation
     """How answers are written."""
     keep_versions: Annotated[int, Field(ge=1, le=10)] = 2
-    """How many versions of the index are kept for rollback."""
+    """How many versions of the index are kept, the one that serves among them; rollback goes to one of the others."""
     sync: Sync = Sync()
     """When the sources are looked at."""
     serving: PipelineServing = PipelineServing()
@@ -208,6 +208,17 @@ class RagPipelineSpec(Node):
     )
 
 
+class IndexBuild(Node):
+    """A version of the index that is being built beside the one that serves."""
+
+    version: Annotated[int, Field(ge=0)]
+    """Its number."""
+    documents: Annotated[int, Field(ge=0)]
+    """How many documents it will hold."""
+    done: Annotated[int, Field(ge=0)]
+    """How many of them it holds by now."""
+
+
 class RagPipelineStatus(Status):
     """What the operator has seen; written by the operator only."""
 
@@ -217,8 +228,10 @@ class RagPipelineStatus(Status):
     """Passages in the index."""
     index_version: Annotated[int, Field(ge=0)] | None = None
     """The version of the index that answers."""
+    building: IndexBuild | None = None
+    """The version that is being built, if one is."""
     last_sync_time: Time | None = None
-    """When the sources were last looked at."""
+    """When all that the sources were last found to hold was indexed."""
     endpoint: Annotated[str, Field(max_length=2048)] | None = None
     """The URL below which callers query and chat."""
     replicas: Annotated[int, Field(ge=0)] | None = None

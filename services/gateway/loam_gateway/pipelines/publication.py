@@ -21,6 +21,11 @@ async def settle(connection: Connection, pipeline: PipelineId, grace_seconds: fl
         await connection.execute(_SHOW_STAGED, *pipeline)
         await forget(connection, pipeline, [row["document_id"] for row in await connection.fetch(_GONE, *pipeline)])
         await connection.execute(_END_SYNC, *pipeline)
+    await queue_builds(connection, pipeline)
+
+
+async def queue_builds(connection: Connection, pipeline: PipelineId) -> None:
+    """Queue what the version being built still lacks, or its check once that is nothing. The caller holds the row."""
     if building := await connection.fetchval(_BUILDING, *pipeline):
         await connection.execute(_QUEUE_BUILDS, *pipeline, building)
         await connection.execute(_QUEUE_CHECK, *pipeline, building)

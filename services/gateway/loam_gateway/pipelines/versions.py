@@ -13,7 +13,7 @@ from typing import Any, Literal
 import asyncpg
 
 from loam_gateway.adapters.postgres import Connection, Pool
-from loam_gateway.pipelines import catalog
+from loam_gateway.pipelines import catalog, publication
 from loam_gateway.pipelines.model import PipelineId, recipe_of
 from loam_shared.contracts import Wire
 from loam_shared.contracts.admin import Building
@@ -116,23 +116,25 @@ async def _change_to(
     await _drop_building(connection, pipeline)
     if same is not None:
         await _go_to(connection, pipeline, row, same)
-    elif not await connection.fetchval(_RECOOK_EMPTY, *pipeline, wanted.to_json()):
+    elif await connection.fetchval(_RECOOK_EMPTY, *pipeline, wanted.to_json()):
+        await _interrupt(connection, pipeline)
+    else:
         await connection.execute(_RETIRE_REJECTED, *pipeline)
         await _add(connection, pipeline, wanted, "Building")
-    await _interrupt(connection, pipeline)
+        await _begin_building(connection, pipeline)
 
 
 async def _go_to(
     connection: Connection, pipeline: PipelineId, row: asyncpg.Record, found: IndexVersion, *, chosen: bool = False
 ) -> None:
-    await _interrupt(connection, pipeline)
     complete_to = await connection.fetchval(_COMPLETE_TO, *pipeline, found.version)
     if found.state == "Ready" and complete_to == row["changes"]:
+        await _interrupt(connection, pipeline)
         await swap(connection, pipeline, found.version)
         return
     await connection.execute(_BUILD_ON, *pipeline, found.version, chosen)
     await connection.execute(_HOLDS_ALREADY, *pipeline, found.version, complete_to)
-    await catalog.announce(connection, pipeline)
+    await _begin_building(connection, pipeline)
 
 
 async def _one(connection: Connection, pipeline: PipelineId, version: int) -> IndexVersion:
@@ -156,6 +158,12 @@ async def _drop_building(connection: Connection, pipeline: PipelineId) -> None:
     if dropped is not None:
         await connection.execute(_DROP_BUILD_JOBS, *pipeline)
         await _interrupt(connection, pipeline)
+
+
+async def _begin_building(connection: Connection, pipeline: PipelineId) -> None:
+    await _interrupt(connection, pipeline)
+    await publication.queue_builds(connection, pipeline)
+    await catalog.announce(connection, pipeline)
 
 
 async def _interrupt(connection: Connection, pipeline: PipelineId) -> None:
