@@ -12,7 +12,7 @@ import orjson
 import pytest
 from aiobotocore.session import get_session
 
-from .conftest import EMBEDDING, SPEC
+from .conftest import CHUNKING, EMBEDDING, SPEC
 
 MOST_UPLOADS = 4  # of the gateway that conftest starts
 MIB = 2**20
@@ -311,7 +311,9 @@ async def test_a_waiting_worker_hears_204_when_there_is_nothing(acme):
 
 
 async def test_versions_and_rollback_say_what_there_is(acme):
-    assert (await told(acme.call("GET", "/versions")))[1] == {"versions": []}
+    [empty] = (await told(acme.call("GET", "/versions")))[1]["versions"]
+    assert (empty["version"], empty["state"], empty["chunks"]) == (1, "Serving", 0)
+    assert empty["recipe"] == {"chunking": CHUNKING, "embedding": EMBEDDING}
     status, refused = await told(acme.call("POST", "/rollback", json={"version": 4}))
     assert status == 404
     assert "no index version 4" in refused["error"]["message"]

@@ -338,10 +338,12 @@ async def test_the_table_of_a_version_that_is_gone_is_deleted_once_nobody_can_be
     assert await store.page(folder)
     await world.put(dimensions=512, keepVersions=1)
     await world.finish()
-    assert await housekeeping.delete_retired(world.room.pool, world.room.storage) == 0
-    await world.room.pool.execute("UPDATE retired_tables SET due_at = now()")
-    assert await housekeeping.delete_retired(world.room.pool, world.room.storage) == 1
-    assert await store.page(folder) == []
+    await housekeeping.delete_retired(world.room.pool, world.room.storage, grace_seconds=900)
+    assert await store.page(folder)
+    # The gateway's own housekeeping may be at it at the same time.
+    async with asyncio.timeout(20):
+        while await store.page(folder):
+            await housekeeping.delete_retired(world.room.pool, world.room.storage, grace_seconds=0)
 
 
 async def test_readers_see_all_of_what_a_sync_found_or_nothing_of_it(world):

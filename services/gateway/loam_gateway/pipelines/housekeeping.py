@@ -30,7 +30,7 @@ async def run(pool: Pool, storage: Storage, settings: PipelineSettings) -> None:
         try:
             await start_due_syncs(pool)
             await delete_unclaimed(pool, objects)
-            await delete_retired(pool, storage)
+            await delete_retired(pool, storage, settings.superseded_versions_seconds)
             await pool.execute(_FORGET_CONVERSATIONS, settings.conversation_ttl_seconds)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, UnavailableError) as error:
             _log.warning("housekeeping will try again", reason=str(error))
@@ -60,11 +60,11 @@ async def delete_unclaimed(pool: Pool, objects: ObjectStore) -> int:
     return len(keys)
 
 
-async def delete_retired(pool: Pool, storage: Storage) -> int:
-    """Delete tables of index versions that are gone, and return how many."""
+async def delete_retired(pool: Pool, storage: Storage, grace_seconds: float) -> int:
+    """Delete tables of index versions that have been gone for as long as a reader may take, and return how many."""
     deleted = 0
     async with pool.acquire() as connection, connection.transaction():
-        for row in await connection.fetch(_DUE_TABLES, _AT_ONCE):
+        for row in await connection.fetch(_RETIRED, _AT_ONCE, grace_seconds):
             if await storage.empty(f"{prefix_of(row['tenant'])}index/{row['table_name']}.lance/"):
                 await connection.execute(_FORGET_TABLE, *row)
                 deleted += 1
@@ -85,8 +85,9 @@ DELETE FROM unclaimed_objects WHERE key IN (
     SELECT key FROM unclaimed_objects WHERE due_at <= now() LIMIT $1 FOR UPDATE SKIP LOCKED
 ) RETURNING key
 """
-_DUE_TABLES = """
-SELECT tenant, pipeline, table_name FROM retired_tables WHERE due_at <= now() LIMIT $1 FOR UPDATE SKIP LOCKED
+_RETIRED = """
+SELECT tenant, pipeline, table_name FROM retired_tables WHERE retired_at <= now() - $2::float8 * interval '1 second'
+LIMIT $1 FOR UPDATE SKIP LOCKED
 """
 _FORGET_TABLE = "DELETE FROM retired_tables WHERE tenant = $1 AND pipeline = $2 AND table_name = $3"
 _FORGET_CONVERSATIONS = """

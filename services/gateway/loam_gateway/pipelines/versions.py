@@ -283,8 +283,8 @@ WITH stopped AS (
     UPDATE index_versions v SET state = 'Ready', updated_at = now()
     FROM stopped WHERE v.tenant = $1 AND v.pipeline = $2 AND v.version = stopped.version AND kept
 ), retired AS (
-    INSERT INTO retired_tables (tenant, pipeline, table_name, due_at)
-    SELECT $1, $2, table_name, now() + interval '15 minutes' FROM index_versions v JOIN stopped USING (version)
+    INSERT INTO retired_tables (tenant, pipeline, table_name)
+    SELECT $1, $2, table_name FROM index_versions v JOIN stopped USING (version)
     WHERE v.tenant = $1 AND v.pipeline = $2 AND NOT kept
 ), gone AS (
     DELETE FROM index_versions v USING stopped
@@ -299,8 +299,8 @@ WITH goers AS (
     ORDER BY v.served_at DESC NULLS LAST, v.version DESC
     OFFSET (SELECT coalesce((spec ->> 'keepVersions')::integer, 2) - 1 FROM pipelines WHERE tenant = $1 AND name = $2)
 ), retired AS (
-    INSERT INTO retired_tables (tenant, pipeline, table_name, due_at)
-    SELECT $1, $2, table_name, now() + interval '15 minutes' FROM goers
+    INSERT INTO retired_tables (tenant, pipeline, table_name)
+    SELECT $1, $2, table_name FROM goers
 )
 DELETE FROM index_versions WHERE tenant = $1 AND pipeline = $2 AND version IN (SELECT version FROM goers)
 """
@@ -308,8 +308,8 @@ _RETIRE_REJECTED = """
 WITH goers AS (
     DELETE FROM index_versions WHERE tenant = $1 AND pipeline = $2 AND state = 'Rejected' RETURNING table_name
 )
-INSERT INTO retired_tables (tenant, pipeline, table_name, due_at)
-SELECT $1, $2, table_name, now() + interval '15 minutes' FROM goers
+INSERT INTO retired_tables (tenant, pipeline, table_name)
+SELECT $1, $2, table_name FROM goers
 """
 _INTERRUPT = """
 UPDATE pipelines SET epoch = epoch + 1, lease_worker = NULL, lease_expires_at = NULL WHERE tenant = $1 AND name = $2

@@ -66,11 +66,11 @@ CREATE TABLE retired_tables (
     tenant text NOT NULL,
     pipeline text NOT NULL,
     table_name text NOT NULL,
-    due_at timestamptz NOT NULL,
+    retired_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant, pipeline, table_name),
     FOREIGN KEY (tenant, pipeline) REFERENCES pipelines ON DELETE CASCADE
 );
-COMMENT ON TABLE retired_tables IS 'tables of index versions that are gone, deleted when due';
+COMMENT ON TABLE retired_tables IS 'tables of index versions that are gone, deleted once nobody can be reading them';
 
 ALTER TABLE documents
     ADD COLUMN version integer NOT NULL DEFAULT 1,
