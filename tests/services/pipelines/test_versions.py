@@ -266,6 +266,24 @@ async def test_a_version_that_was_found_worse_stays_out_of_service_and_says_why(
     assert await world.serves() == 2
 
 
+async def test_a_rejected_version_that_is_asked_for_later_holds_what_has_changed_meanwhile(world):
+    await world.upload("a", "1")
+    await world.upload("b", "1")
+    await world.finish()
+    await world.put(dimensions=512)
+    await world.expire()
+    while await world.claim(0, 1) and world.works[0].jobs[0].kind != "Check":
+        await world.commit()
+    bad = JobResult(job_id=world.works[0].jobs[0].id, state="Failed", error="it is worse")
+    await world.room.work.commit(world.pipeline, Commit(epoch=world.works[0].epoch, results=(bad,)))
+    await world.upload("a", "2")
+    await world.finish()
+    await versions.rollback(world.room.pool, world.pipeline, 2)
+    await world.finish()
+    assert await world.serves() == 2
+    assert await world.answers() == await world.wanted()
+
+
 async def test_going_back_is_at_once_where_nothing_has_changed(world):
     await world.upload("a", "1")
     await world.finish()
