@@ -16,6 +16,10 @@ class UnreadableDocumentError(IngestionError):
         super().__init__(message, passing=False)
 
 
+class ParserUnavailableError(IngestionError):
+    """The processes that parse documents cannot be started now."""
+
+
 class SourceError(IngestionError):
     """A source cannot be listed, or a document of it cannot be read."""
 

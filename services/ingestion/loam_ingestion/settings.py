@@ -21,6 +21,8 @@ class ParsingLimits(BaseSettings):
     """The most time that it may take."""
     text_characters: int = 20_000_000
     """The longest text that it may extract."""
+    pages: int = 5_000
+    """The most pages that a PDF may have."""
 
 
 class Settings(BaseSettings):

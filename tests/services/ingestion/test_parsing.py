@@ -1,108 +1,49 @@
-"""Every format gives its text, and what cannot be read says so with the mend; all in the real, limited process."""
+"""Every format gives its text, and what cannot be read says so with the mend; all in the real, limited processes."""
 
-import io
 import os
-import zipfile
+from collections.abc import AsyncIterator
 
 import pytest
-from docx import Document
-from PIL import Image
-from pypdf import PdfReader, PdfWriter
-from reportlab.lib.pagesizes import A4
-from reportlab.lib.utils import ImageReader
-from reportlab.pdfgen.canvas import Canvas
+import pytest_asyncio
 
-from loam_ingestion.errors import UnreadableDocumentError
-from loam_ingestion.parsing.sandbox import Parsed, parse
+from loam_ingestion.parsing.pool import Parsers, parsers
 from loam_ingestion.settings import ParsingLimits
 
-LIMITS = ParsingLimits(wall_seconds=20)
+from . import _documents as made
+from ._documents import parse, refusal
 
 
-async def _parse(name: str, data: bytes, limits: ParsingLimits = LIMITS) -> Parsed:
-    return await parse(name, None, data, limits)
-
-
-async def _refusal(name: str, data: bytes, limits: ParsingLimits = LIMITS) -> str:
-    with pytest.raises(UnreadableDocumentError) as refused:
-        await _parse(name, data, limits)
-    return str(refused.value)
-
-
-def _pdf(*pages: str, title: str | None = None) -> bytes:
-    out = io.BytesIO()
-    canvas = Canvas(out, pagesize=A4)
-    if title:
-        canvas.setTitle(title)
-    for page in pages:
-        for number, line in enumerate(page.split("\n")):
-            canvas.drawString(72, 760 - 14 * number, line)
-        canvas.showPage()
-    canvas.save()
-    return out.getvalue()
-
-
-def _encrypted(pdf: bytes) -> bytes:
-    writer, out = PdfWriter(clone_from=PdfReader(io.BytesIO(pdf))), io.BytesIO()
-    writer.encrypt("secret", algorithm="AES-256")
-    writer.write(out)
-    return out.getvalue()
-
-
-def _scanned() -> bytes:
-    out = io.BytesIO()
-    canvas = Canvas(out, pagesize=A4)
-    canvas.drawImage(ImageReader(Image.new("RGB", (200, 200), "gray")), 100, 400)
-    canvas.showPage()
-    canvas.save()
-    return out.getvalue()
-
-
-def _docx() -> bytes:
-    document, out = Document(), io.BytesIO()
-    document.core_properties.title = "Travel policy"
-    document.add_heading("Flights", level=1)
-    document.add_paragraph("Economy up to six hours.")
-    table = document.add_table(rows=1, cols=2)
-    table.cell(0, 0).text, table.cell(0, 1).text = "Berlin", "120 EUR"
-    document.add_heading("Hotels", level=2)
-    document.add_paragraph("Four stars at most.")
-    document.save(out)
-    return out.getvalue()
-
-
-def _bomb() -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("word/document.xml", b" " * (300 * 2**20))
-    return out.getvalue()
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def pool() -> AsyncIterator[Parsers]:
+    async with parsers(ParsingLimits(wall_seconds=20), 2) as running:
+        yield running
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "notes.md"])
-async def test_the_text_of_plain_files_is_the_file_itself(name):
+async def test_the_text_of_plain_files_is_the_file_itself(pool, name):
     original = "# Überschrift\r\n\r\nZeile mit Ümlaut und 漢字.\r\n\tEingerückt\n"
-    assert (await _parse(name, original.encode())).extracted.text == original
+    assert (await parse(pool, name, original.encode())).extracted.text == original
 
 
-async def test_old_encodings_are_understood():
-    assert (await _parse("a.txt", "Grüße €".encode("cp1252"))).extracted.text == "Grüße €"
-    assert (await _parse("a.txt", "Grüße".encode("utf-16"))).extracted.text == "Grüße"
-    assert (await _parse("a.txt", b"\xef\xbb\xbfHallo")).extracted.text == "Hallo"
+async def test_old_encodings_are_understood(pool):
+    assert (await parse(pool, "a.txt", "Grüße €".encode("cp1252"))).extracted.text == "Grüße €"
+    assert (await parse(pool, "a.txt", "Grüße".encode("utf-16"))).extracted.text == "Grüße"
+    assert (await parse(pool, "a.txt", b"\xef\xbb\xbfHallo")).extracted.text == "Hallo"
 
 
-async def test_markdown_headings_are_found_where_they_stand_and_not_in_code():
+async def test_markdown_headings_are_found_where_they_stand_and_not_in_code(pool):
     text = "---\ntitle: Handbook\n---\n# One\n\n```sh\n# a comment\n```\n\nTwo\n---\n\ntext\n\n### Three ###\n"
-    extracted = (await _parse("a.md", text.encode())).extracted
+    extracted = (await parse(pool, "a.md", text.encode())).extracted
     assert extracted.title == "Handbook"
     assert [(found.level, found.title) for found in extracted.headings] == [(1, "One"), (2, "Two"), (3, "Three")]
     assert all(found.title in text[found.start :].split("\n", maxsplit=1)[0] for found in extracted.headings)
 
 
-async def test_html_gives_what_a_reader_sees():
+async def test_html_gives_what_a_reader_sees(pool):
     page = b"""<html><head><title> Leave  policy </title><style>p {color: red}</style></head><body><nav>Home</nav>
     <h1>Paid   leave</h1><p>You get <b>25</b> days.<br>Ask <i>early</i>.</p><script>alert("x")</script>
     <ul><li>one</li><li>two</li></ul><table><tr><td>a</td><td>b</td></tr></table><pre>x\n  y</pre></body></html>"""
-    extracted = (await _parse("leave.html", page)).extracted
+    extracted = (await parse(pool, "leave.html", page)).extracted
     assert extracted.title == "Leave policy"
     assert extracted.text.startswith("Paid leave\n\nYou get 25 days.\nAsk early.")
     for seen in ("- one\n- two", "a\tb", "x\n  y"):
@@ -113,8 +54,8 @@ async def test_html_gives_what_a_reader_sees():
     assert extracted.text[heading.start :].startswith(heading.title)
 
 
-async def test_a_pdf_gives_its_pages_and_title():
-    parsed = await _parse("p.pdf", _pdf("First page\nline two", "Second page", title="Handbook"))
+async def test_a_pdf_gives_its_pages_and_title(pool):
+    parsed = await parse(pool, "p.pdf", made.pdf("First page\nline two", "Second page", title="Handbook"))
     extracted = parsed.extracted
     assert parsed.media_type == "application/pdf"
     assert extracted.title == "Handbook"
@@ -123,8 +64,8 @@ async def test_a_pdf_gives_its_pages_and_title():
     assert extracted.text.startswith("First page\nline two")
 
 
-async def test_a_word_document_gives_its_headings_paragraphs_and_tables_in_order():
-    extracted = (await _parse("travel.docx", _docx())).extracted
+async def test_a_word_document_gives_its_headings_paragraphs_and_tables_in_order(pool):
+    extracted = (await parse(pool, "travel.docx", made.docx())).extracted
     assert extracted.title == "Travel policy"
     assert extracted.text.split("\n\n") == [
         "Flights",
@@ -142,15 +83,15 @@ async def test_a_word_document_gives_its_headings_paragraphs_and_tables_in_order
     [
         ("a.pdf", b"", "send it again with its content"),
         ("a.txt", b" \n\t", "send it again with its content"),
-        ("a.pdf", _encrypted(_pdf("secret")), "without a password"),
-        ("a.pdf", _scanned(), "ocrmypdf"),
-        ("a.pdf", _pdf("x")[:400], "export it again"),
+        ("a.pdf", made.encrypted(made.pdf("secret")), "without a password"),
+        ("a.pdf", made.scanned(), "ocrmypdf"),
+        ("a.pdf", made.pdf("x")[:400], "export it again"),
         ("a.pdf", b"hello, I am text", "correct the name"),
         ("a.docx", b"hello, I am text", "correct the name"),
-        ("a.txt", _pdf("x"), ".pdf"),
-        ("a.pdf", _docx(), ".docx"),
-        ("a.docx", _bomb(), "split it"),
-        ("a.docx", _docx()[:2000], "correct the name"),
+        ("a.txt", made.pdf("x"), ".pdf"),
+        ("a.pdf", made.docx(), ".docx"),
+        ("a.docx", made.zipped(("word/document.xml", b" " * (300 << 20))), "split it"),
+        ("a.docx", made.docx()[:2000], "correct the name"),
         ("a.docx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "without a password"),
         ("a.txt", bytes(range(256)), "binary"),
         ("a.exe", b"MZ something", "Loam reads .txt"),
@@ -161,34 +102,22 @@ async def test_a_word_document_gives_its_headings_paragraphs_and_tables_in_order
         *("docx-as-pdf", "zip-bomb", "cut-off-docx", "old-word", "binary-as-text", "unknown", "html-without-text"),
     ],
 )
-async def test_an_unreadable_document_is_refused_with_its_mend(name, data, mend):
-    assert mend in await _refusal(name, data)
+async def test_an_unreadable_document_is_refused_with_its_mend(pool, name, data, mend):
+    assert mend in await refusal(pool, name, data)
 
 
-async def test_a_title_never_holds_what_cannot_be_stored():
-    parsed = await _parse("a.md", "# Le\0ave\n\n26 days".encode("utf-16"))
+async def test_a_title_never_holds_what_cannot_be_stored(pool):
+    parsed = await parse(pool, "a.md", "# Le\0ave\n\n26 days".encode("utf-16"))
     assert parsed.extracted.title == "Leave"
 
 
-async def test_a_parser_that_wants_too_much_memory_is_stopped():
-    limits = ParsingLimits(memory_bytes=400 << 20)
-    refusal = await _refusal("a.html", b"<p>" + b"<b>x</b>" * 8_000_000, limits)
-    assert "split" in refusal
-
-
-async def test_a_parser_that_takes_too_long_is_stopped():
-    limits = ParsingLimits(cpu_seconds=1)
-    assert "processor time" in await _refusal("a.html", b"<p>" + b"<b>x</b>" * 3_000_000, limits)
-    limits = ParsingLimits(wall_seconds=0.01)
-    assert "took longer" in await _refusal("a.txt", b"hello", limits)
-
-
 async def test_a_text_above_the_limit_is_refused_with_both_numbers():
-    refusal = await _refusal("a.txt", b"x" * 1001, ParsingLimits(text_characters=1000))
-    assert "1,001" in refusal
-    assert "1,000" in refusal
+    async with parsers(ParsingLimits(text_characters=1000), 1) as small:
+        said = await refusal(small, "a.txt", b"x" * 1001)
+    assert "1,001" in said
+    assert "1,000" in said
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root is sure to be allowed to leave the network")
-async def test_the_parser_has_no_network():
-    assert (await _parse("a.txt", b"hello")).isolated
+async def test_the_parser_has_no_network(pool):
+    assert (await parse(pool, "a.txt", b"hello")).isolated

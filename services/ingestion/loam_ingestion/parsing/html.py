@@ -1,11 +1,14 @@
 """HTML: the visible text in reading order, a line per block, without scripts, styles and navigation."""
 
+import codecs
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from loam_ingestion.parsing import Extracted, Heading
+from loam_ingestion.errors import UnreadableDocumentError
+from loam_ingestion.parsing import Extracted, Heading, TextLimits
 from loam_ingestion.parsing.text import decode
 
 _UNSEEN = {"script", "style", "noscript", "template", "svg", "iframe", "nav", "head", "select", "button"}
@@ -14,12 +17,25 @@ _BLOCKS = {
     *("footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "ol", "p", "pre", "section"),
     *("table", "tr", "ul", "caption", "details", "summary"),
 }
+_LINES = {"li", "tr", "dd", "dt"}
+_HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
 _SPACE = re.compile(r"\s+")
 _CHARSET = re.compile(rb"<meta[^>]+charset=[\"']?([\w-]+)", re.IGNORECASE)
+# The encodings of the WHATWG's standard, as Python names them; others that Python knows do not belong into pages.
+_ENCODING = re.compile(
+    r"utf-8|iso8859-\d+|cp(866|874|125\d)|koi8-[ru]|mac-(roman|cyrillic)|gbk|gb2312|gb18030|big5(hkscs)?"
+    r"|euc_(jp|kr)|iso2022_jp|shift_jis|cp(932|949)"
+)
+# Building the tree takes time with the square of its depth. Elements whose end tag may be left out do not count.
+_DEEPEST = 5_000
+_TAG = re.compile(
+    rb"<(/?)(?!(?:p|li|d[dt]|t[rdh]|thead|tbody|tfoot|option|br|img|hr|input|meta|link|col|wbr)\b)[a-z]", re.I
+)
 
 
-def extract(data: bytes) -> Extracted:
+def extract(data: bytes, limits: TextLimits) -> Extracted:  # noqa: ARG001 - every format is called in the same way
     """Raises UnreadableDocumentError when it is not text."""
+    _refuse_depth(data)
     tree = LexborHTMLParser(_decoded(data))
     writer = _Writer()
     if tree.body is not None:
@@ -31,11 +47,25 @@ def extract(data: bytes) -> Extracted:
     )
 
 
+def _refuse_depth(data: bytes) -> None:
+    if data.count(b"<") < _DEEPEST:
+        return
+    depth = 0
+    for tag in _TAG.finditer(data):
+        depth = max(0, depth - 1) if tag[1] else depth + 1
+        if depth > _DEEPEST:
+            raise UnreadableDocumentError(
+                f"The page nests more than {_DEEPEST:,} elements in one another; export it again in a simpler form."
+            )
+
+
 def _decoded(data: bytes) -> str:
     charset = _CHARSET.search(data[:2048])
     if charset:
         try:
-            return data.decode(charset[1].decode("ascii"))
+            encoding = codecs.lookup(charset[1].decode("ascii")).name
+            if _ENCODING.fullmatch(encoding):
+                return data.decode(encoding)
         except (LookupError, UnicodeDecodeError):
             pass  # The page is wrong about itself; the usual order of encodings is tried below.
     return decode(data)
@@ -58,7 +88,7 @@ class _Writer:
             self.length += len(shown)
 
     def break_line(self, lines: int = 1) -> None:
-        ending = "".join(self.parts[-2:])
+        ending = "".join(part[-lines:] for part in self.parts[-2:])
         missing = lines - (len(ending) - len(ending.rstrip("\n")))
         if self.parts and missing > 0:
             self.write("\n" * missing, verbatim=True)
@@ -70,29 +100,49 @@ class _Writer:
         return not self.parts or self.parts[-1].endswith(("\n", " ", "\t"))
 
 
-def _walk(node: LexborNode, writer: _Writer, *, verbatim: bool = False) -> None:
-    for child in node.iter(include_text=True):
-        tag = child.tag or ""
+@dataclass
+class _Open:
+    """An element whose children are being walked; `start` and `part` say where in the writer its text begins."""
+
+    children: Iterator[LexborNode]
+    tag: str
+    verbatim: bool
+    start: int = 0
+    part: int = 0
+
+
+def _walk(body: LexborNode, writer: _Writer) -> None:
+    """Depth first, with a stack of our own: Python's is not made for pages that nest a thousand elements."""
+    stack = [_Open(body.iter(include_text=True), "", verbatim=False)]
+    while stack:
+        child = next(stack[-1].children, None)
+        if child is None:
+            _leave(stack.pop(), writer)
+            continue
+        tag, verbatim = child.tag or "", stack[-1].verbatim
         if tag == "-text":
             writer.write(child.text_content or "", verbatim=verbatim)
         elif tag == "br":
             writer.break_line()
         elif tag not in _UNSEEN:
-            _walk_element(child, tag, writer, verbatim=verbatim or tag == "pre")
+            stack.append(_enter(child, tag, writer, verbatim=verbatim or tag == "pre"))
 
 
-def _walk_element(node: LexborNode, tag: str, writer: _Writer, *, verbatim: bool) -> None:
+def _enter(node: LexborNode, tag: str, writer: _Writer, *, verbatim: bool) -> _Open:
     if tag in _BLOCKS:
-        writer.break_line(1 if tag in {"li", "tr", "dd", "dt"} else 2)
+        writer.break_line(1 if tag in _LINES else 2)
     if tag == "li":
         writer.write("- ", verbatim=True)
-    start = writer.length
-    _walk(node, writer, verbatim=verbatim)
+    return _Open(node.iter(include_text=True), tag, verbatim, writer.length, len(writer.parts))
+
+
+def _leave(element: _Open, writer: _Writer) -> None:
+    tag = element.tag
     if tag in {"td", "th"}:
         writer.write("\t", verbatim=True)
-    if len(tag) == 2 and tag[0] == "h" and tag[1].isdigit():
-        title = "".join(writer.parts)[start:].strip()
+    if tag in _HEADINGS:
+        title = "".join(writer.parts[element.part :]).strip()
         if title:
-            writer.headings.append(Heading(start, int(tag[1]), title))
+            writer.headings.append(Heading(element.start, int(tag[1]), title))
     if tag in _BLOCKS:
-        writer.break_line(1 if tag in {"li", "tr", "dd", "dt"} else 2)
+        writer.break_line(1 if tag in _LINES else 2)

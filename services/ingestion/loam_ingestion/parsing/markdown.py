@@ -2,7 +2,7 @@
 
 import re
 
-from loam_ingestion.parsing import Extracted, Heading
+from loam_ingestion.parsing import Extracted, Heading, TextLimits
 from loam_ingestion.parsing.text import decode
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
@@ -12,7 +12,7 @@ _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL | re.MULT
 _TITLE = re.compile(r"^title:[ \t]*[\"']?(.+?)[\"']?[ \t]*\r?$", re.MULTILINE)
 
 
-def extract(data: bytes) -> Extracted:
+def extract(data: bytes, limits: TextLimits) -> Extracted:  # noqa: ARG001 - every format is called in the same way
     """Raises UnreadableDocumentError when it is not text."""
     text = decode(data)
     front_matter = _FRONT_MATTER.match(text)
