@@ -4,12 +4,13 @@ import os
 import re
 import socket
 from collections.abc import Callable
+from ctypes import Structure
 from typing import NoReturn
 
 import orjson
 
 from loam_ingestion.errors import UnreadableDocumentError
-from loam_ingestion.parsing import Extracted, TextLimits, docx, html, json, leash, markdown, pdf, text
+from loam_ingestion.parsing import Extracted, TextLimits, docx, html, json, leash, markdown, pdf, seccomp, text
 from loam_ingestion.parsing.formats import MEDIA_TYPES, format_of
 from loam_ingestion.parsing.wire import HEADINGS, LENGTHS, TITLE_CHARACTERS, Request
 
@@ -31,19 +32,22 @@ _NOT_IN_TITLES = re.compile("[\0-\x1f\x7f\ud800-\udfff\ufffd]+")
 def warm_up() -> None:
     """Do now, once, what parsers otherwise do at their first document."""
     text.warm_up()
+    html.warm_up()
     docx.warm_up()
     pdf.warm_up()
 
 
-def run(request: Request, document: int, answer: int, zygote: int) -> NoReturn:
+def run(request: Request, document: int, answer: int, zygote: int, filtered: Structure | None) -> NoReturn:
     """Answer and end. Whatever goes wrong shows by the exit status; nothing returns into the zygote."""
     status = 1
     try:
         leash.end_with_parent()
         if os.getppid() == zygote:
+            channel = socket.socket(fileno=answer)
             leash.limit(request.memory_bytes, request.cpu_seconds, request.wall_seconds)
-            with socket.socket(fileno=answer) as channel:
-                _send(channel, *_answer(request, document))
+            if filtered is not None:
+                seccomp.confine(filtered)
+            _send(channel, *_answer(request, document))
             status = 0
     finally:
         os._exit(status)
@@ -74,7 +78,8 @@ def _content(document: int) -> bytes:
 
 
 def _check(extracted: Extracted, limit: int) -> None:
-    if not extracted.text.strip():
+    # Spaces and characters of no width are all that some documents hold.
+    if not any(character.isprintable() and not character.isspace() for character in extracted.text):
         raise UnreadableDocumentError("There is no text in the document; send one with text.")
     if len(extracted.text) > limit:
         raise UnreadableDocumentError(

@@ -5,6 +5,7 @@ import zipfile
 from dataclasses import dataclass, field
 
 from docx import Document
+from docx.document import Document as OpenDocument
 from docx.opc.exceptions import OpcError
 from docx.oxml.ns import qn
 from lxml import etree
@@ -27,6 +28,7 @@ _SKIPPED = {
     *(qn("w:del"), qn("w:moveFrom"), qn("w:rPr"), qn("w:tblPr"), qn("w:sectPr"), qn("w:tabs")),
     "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback",
 }
+_READ = {_PARAGRAPH, _TABLE, _ROW, _CELL, _TEXT, *_SPACES}
 _VALUE = qn("w:val")
 
 
@@ -41,19 +43,30 @@ def warm_up() -> None:
 def extract(data: bytes, limits: TextLimits) -> Extracted:  # noqa: ARG001 - every format is called in the same way
     """Raises UnreadableDocumentError for broken files and for those that unpack to an absurd size."""
     _refuse_bomb(data)
-    try:
-        document = Document(io.BytesIO(data))
-        levels = _levels(document.styles.element)
-        title = document.core_properties.title
-    # lxml's XML errors are SyntaxErrors; python-docx trips over parts that are missing or not what they are said to be.
-    except (OpcError, SyntaxError, KeyError, ValueError, AttributeError, zipfile.BadZipFile):
-        raise UnreadableDocumentError(_BROKEN) from None
-    writer = _Writer(levels)
+    document = _open(data)
+    writer = _Writer(_levels(document.styles.element))
     _walk(document.element.body, writer)
     if not writer.blocks:
         raise UnreadableDocumentError("The Word document has no text (only pictures, perhaps); send one with text.")
-    title = title or next((heading.title for heading in writer.headings), None)
+    title = document.core_properties.title or next((heading.title for heading in writer.headings), None)
     return Extracted(_BREAK.join(writer.blocks), title, tuple(writer.headings))
+
+
+def _open(data: bytes) -> OpenDocument:
+    try:
+        document = Document(io.BytesIO(data))
+        # These are read when they are first asked for.
+        sound = document.element.body is not None and document.styles is not None and document.core_properties
+    except etree.XMLSyntaxError as error:
+        if error.code == etree.ErrorTypes.ERR_NO_MEMORY:
+            raise MemoryError from None
+        raise UnreadableDocumentError(_BROKEN) from None
+    # python-docx trips over parts that are missing or not what they are said to be.
+    except (OpcError, KeyError, ValueError, AttributeError, TypeError, zipfile.BadZipFile):
+        raise UnreadableDocumentError(_BROKEN) from None
+    if not sound:
+        raise UnreadableDocumentError(_BROKEN)
+    return document
 
 
 def _refuse_bomb(data: bytes) -> None:
@@ -182,7 +195,7 @@ class _Writer:
 
 
 def _walk(body: etree._Element, writer: _Writer) -> None:
-    walker = etree.iterwalk(body, events=("start", "end"))
+    walker = etree.iterwalk(body, events=("start", "end"), tag=_READ | _SKIPPED)
     for event, node in walker:
         if event == "end":
             writer.leave(node)

@@ -1,9 +1,12 @@
 """HTML: the visible text in reading order, a line per block, without scripts, styles and navigation."""
 
 import codecs
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
@@ -21,16 +24,27 @@ _LINES = {"li", "tr", "dd", "dt"}
 _HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
 _SPACE = re.compile(r"\s+")
 _CHARSET = re.compile(rb"<meta[^>]+charset=[\"']?([\w-]+)", re.IGNORECASE)
-# The encodings of the WHATWG's standard, as Python names them; others that Python knows do not belong into pages.
-_ENCODING = re.compile(
-    r"utf-8|iso8859-\d+|cp(866|874|125\d)|koi8-[ru]|mac-(roman|cyrillic)|gbk|gb2312|gb18030|big5(hkscs)?"
-    r"|euc_(jp|kr)|iso2022_jp|shift_jis|cp(932|949)"
-)
+# The encodings of the WHATWG's standard that Python has; others that it knows do not belong into pages.
+_ENCODINGS = {
+    *("utf_8", "cp866", "cp874", "koi8_r", "koi8_u", "mac_roman", "mac_cyrillic", "gbk", "gb2312", "gb18030"),
+    *("big5", "big5hkscs", "euc_jp", "iso2022_jp", "shift_jis", "cp932", "euc_kr", "cp949"),
+    *(f"cp125{number}" for number in range(9)),
+    *(f"iso8859_{number}" for number in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)),
+}
+# Pages that say so are in Windows-1252, says the same standard.
+_WESTERN = {"ascii", "latin_1"}
 # Building the tree takes time with the square of its depth. Elements whose end tag may be left out do not count.
 _DEEPEST = 5_000
 _TAG = re.compile(
-    rb"<(/?)(?!(?:p|li|d[dt]|t[rdh]|thead|tbody|tfoot|option|br|img|hr|input|meta|link|col|wbr)\b)[a-z]", re.I
+    rb"<(/?)(?!(?:a|p|li|d[dt]|t[rdh]|thead|tbody|tfoot|option|br|img|hr|input|meta|link|col|wbr)\b)[a-z]", re.I
 )
+
+
+def warm_up() -> None:
+    """Load the decoders, and have a first page read."""
+    for encoding in _ENCODINGS:
+        codecs.lookup(encoding)
+    extract(b"<h1>text</h1>", TextLimits(text_characters=100, pages=1))
 
 
 def extract(data: bytes, limits: TextLimits) -> Extracted:  # noqa: ARG001 - every format is called in the same way
@@ -60,15 +74,19 @@ def _refuse_depth(data: bytes) -> None:
 
 
 def _decoded(data: bytes) -> str:
-    charset = _CHARSET.search(data[:2048])
-    if charset:
-        try:
-            encoding = codecs.lookup(charset[1].decode("ascii")).name
-            if _ENCODING.fullmatch(encoding):
-                return data.decode(encoding)
-        except (LookupError, UnicodeDecodeError):
-            pass  # The page is wrong about itself; the usual order of encodings is tried below.
+    encoding = _declared(data)
+    if encoding:
+        # The page may be wrong about itself; then the usual order of encodings is tried.
+        with contextlib.suppress(UnicodeDecodeError):
+            return data.decode(encoding)
     return decode(data)
+
+
+def _declared(data: bytes) -> str | None:
+    found = _CHARSET.search(data[:2048])
+    label = normalize_encoding(found[1].decode("ascii")).lower() if found else ""
+    name = aliases.get(label, label)
+    return "cp1252" if name in _WESTERN else name if name in _ENCODINGS else None
 
 
 @dataclass

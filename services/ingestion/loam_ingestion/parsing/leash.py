@@ -1,7 +1,6 @@
 """What a process takes away from itself, for good, before it touches a document."""
 
 import ctypes
-import os
 import resource
 import signal
 import sys
@@ -37,6 +36,5 @@ def limit(memory_bytes: int, cpu_seconds: int, wall_seconds: float) -> None:
     for kind, most in limits.items():
         # At the soft limit of CPU time comes a signal that names the cause, at the hard one a plain kill.
         resource.setrlimit(kind, (most, most + 1 if kind == resource.RLIMIT_CPU else most))
-    os.umask(0o077)
     # The worker stops a child at this time; should the worker be gone, the child stops by itself.
     signal.setitimer(signal.ITIMER_REAL, wall_seconds + 5)

@@ -1,9 +1,10 @@
 """The worker's side of parsing: a document that crashes, hangs or swells its parser takes nothing else with it.
 
-What holds for every document: a process of its own with limits on address space, processor time and wall time; it may
-write no file; no descriptor and no variable of the worker's environment (so no credential) reaches it; and on Linux it
-has no network wherever the kernel lets a process leave it (as root, or with user namespaces). Where it does not, the
-pod's NetworkPolicy is what remains. What it answers is bounded, and read as if the document had written it.
+What holds for every document: a process of its own with limits on address space, processor time and wall time, that
+may write no file; no descriptor and no variable of the worker's environment (so no credential) reaches it. On Linux a
+filter of system calls leaves it nothing but memory, the document and its answer: no file is opened, no socket made, no
+process started; and where the kernel lets a process leave the network (as root, or with user namespaces), it has. What
+it answers is bounded, and read as if the document had written it.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ _TOO_MUCH_WORK = "Parsing took more processor time than allowed; split the docum
 
 @dataclass(frozen=True)
 class Parsed:
-    """A document's text, what its bytes turned out to be, and whether its parser had no network."""
+    """A document's text, what its bytes turned out to be, and whether its parser could reach no network."""
 
     extracted: Extracted
     media_type: str

@@ -65,7 +65,7 @@ def _mended(data: bytes, encoding: str) -> str:
 def _unmarked_utf16(sample: bytes) -> str | None:
     """Text of the Latin alphabet has a zero in every other byte, and none in between."""
     even, odd = sample[0::2].count(0), sample[1::2].count(0)
-    if max(even, odd) * 4 < len(sample) // 2 or min(even, odd) * 20 > max(even, odd):
+    if max(even, odd) * 8 <= len(sample) or min(even, odd) * 20 > max(even, odd):
         return None
     return "utf-16-le" if odd > even else "utf-16-be"
 
@@ -73,6 +73,9 @@ def _unmarked_utf16(sample: bytes) -> str | None:
 def _not_quite_utf8(data: bytes) -> str:
     if _is_binary(data):
         raise UnreadableDocumentError("The content is binary, not text; send the document in a format with text.")
+    with contextlib.suppress(UnicodeDecodeError):
+        # Some programs write UTF-16's halves of a character in UTF-8, one by one; those without their other half go.
+        return data.decode("utf-8", "surrogatepass").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     text = data.decode("utf-8", "replace")
     broken = text.count(_REPLACEMENT)
     if broken * 10 < _beyond_ascii(text) - broken:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 HELLO = b"\x01"
 LENGTHS = struct.Struct("!II")
 ENDED = struct.Struct("!i?")
-"""The child's exit status, negative for a signal, and whether it had no network."""
+"""The child's exit status, negative for a signal, and whether it could reach no network."""
 REQUEST_BYTES = 1 << 16
 HEADER_BYTES = 16 << 20
 HEADINGS = 100_000

@@ -6,6 +6,7 @@ zygote spoils no document but its own. It never looks at a document itself.
 """
 
 import contextlib
+import ctypes
 import gc
 import os
 import socket
@@ -13,14 +14,14 @@ import sys
 
 import orjson
 
-from loam_ingestion.parsing import child, leash
+from loam_ingestion.parsing import child, leash, seccomp
 from loam_ingestion.parsing.wire import ENDED, HELLO, REQUEST_BYTES, Request
 
 
 def main() -> None:
     """Serve until the worker closes its end or ends."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    isolated = leash.leave_the_network()
+    left, filtered = leash.leave_the_network(), seccomp.program()
     leash.end_with_parent()
     child.warm_up()
     gc.collect()
@@ -28,11 +29,11 @@ def main() -> None:
     # A worker that is gone, whether it said so or not, needs no answer.
     with contextlib.suppress(ConnectionError):
         control.sendall(HELLO)
-        while serve(control, isolated=isolated):
+        while serve(control, filtered, isolated=left or filtered is not None):
             pass
 
 
-def serve(control: socket.socket, *, isolated: bool) -> bool:
+def serve(control: socket.socket, filtered: ctypes.Structure | None, *, isolated: bool) -> bool:
     """Do one request; False when there will be no more."""
     line, descriptors, _, _ = socket.recv_fds(control, REQUEST_BYTES, 2)
     if len(descriptors) != 2 or not line.endswith(b"\n"):
@@ -42,7 +43,7 @@ def serve(control: socket.socket, *, isolated: bool) -> bool:
     pid = os.fork()
     if pid == 0:
         control.close()
-        child.run(Request(**orjson.loads(line)), document, answer, zygote)
+        child.run(Request(**orjson.loads(line)), document, answer, zygote, filtered)
     os.close(document)
     os.close(answer)
     _, status = os.waitpid(pid, 0)
