@@ -5,6 +5,7 @@ import resource
 import signal
 import sys
 
+LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _PR_SET_PDEATHSIG = 1
 
@@ -13,14 +14,13 @@ def leave_the_network() -> bool:
     """Move into a network namespace of its own, which has no interfaces; False where the system does not allow it."""
     if sys.platform != "linux":
         return False
-    libc = ctypes.CDLL(None, use_errno=True)
-    return any(libc.unshare(flags) == 0 for flags in (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET))
+    return any(LIBC.unshare(flags) == 0 for flags in (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET))
 
 
 def end_with_parent() -> None:
     """Ask to be killed when the parent ends. (Elsewhere than on Linux the end of a socket and of time must do.)"""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def limit(memory_bytes: int, cpu_seconds: int, wall_seconds: float) -> None:

@@ -9,6 +9,8 @@ import errno
 import platform
 import sys
 
+from loam_ingestion.parsing.leash import LIBC
+
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
@@ -79,13 +81,12 @@ def program() -> ctypes.Structure | None:
 
 def confine(filtered: ctypes.Structure) -> None:
     """Put this process under the filter, for good. Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(filtered)) != 0:
+    LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if LIBC.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(filtered)) != 0:
         raise OSError(ctypes.get_errno(), "the filter of system calls is not taken")
 
 
 def _supported() -> bool:
     """A kernel that knows filters complains about the address of none; any other about the question."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, None)
+    LIBC.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, None)
     return ctypes.get_errno() == errno.EFAULT
