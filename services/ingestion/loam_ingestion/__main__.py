@@ -10,6 +10,7 @@ from loam_ingestion.adapters.gateway import Gateway
 from loam_ingestion.adapters.index import open_index
 from loam_ingestion.adapters.storage import open_storage
 from loam_ingestion.batch import Batches
+from loam_ingestion.parsing.pool import parsers
 from loam_ingestion.serving import application
 from loam_ingestion.settings import Settings
 from loam_ingestion.worker import Worker
@@ -28,10 +29,14 @@ async def run(settings: Settings) -> None:
 async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     uri = database_uri(settings.storage_bucket, settings.storage_prefix)
     connector = aiohttp.TCPConnector(keepalive_timeout=KEPT_ALIVE_SECONDS)
-    async with aiohttp.ClientSession(connector=connector) as session, open_storage() as storage:
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        open_storage() as storage,
+        parsers(settings.parsing, settings.documents_at_once) as pool,
+    ):
         gateway = Gateway(session, settings.gateway_url, settings.gateway_key_file, settings.pipeline)
         index = await open_index(uri, settings.pipeline)
-        yield Worker(settings, gateway, Batches(settings, gateway, storage, index))
+        yield Worker(settings, gateway, Batches(settings, gateway, storage, index, pool))
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from loam_ingestion.adapters.storage import Storage
 from loam_ingestion.check import Check
 from loam_ingestion.documents import Document, Reader
 from loam_ingestion.errors import IngestionError, UnreadableDocumentError
+from loam_ingestion.parsing.pool import Parsers
 from loam_ingestion.pipeline import Source
 from loam_ingestion.settings import Settings
 from loam_ingestion.sources import configmap, s3
@@ -60,12 +61,12 @@ class Progress:
 class Batches:
     """Does the jobs of one claim and commits them together."""
 
-    def __init__(self, settings: Settings, gateway: Gateway, storage: Storage, index: Index) -> None:
+    def __init__(self, settings: Settings, gateway: Gateway, storage: Storage, index: Index, parsers: Parsers) -> None:
         self._settings = settings
         self._gateway = gateway
         self._storage = storage
         self._index = index
-        self._reader = Reader(settings, storage)
+        self._reader = Reader(settings, storage, parsers)
         self._embedder = Embedder(gateway, settings.embeddings_at_once)
         self._check = Check(gateway, index, self._embedder)
 

@@ -2,13 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from loam_ingestion.adapters.storage import Storage
 from loam_ingestion.chunking import Chunk, chunk
 from loam_ingestion.errors import SourceError
-from loam_ingestion.parsing.sandbox import Parsed, parse
+from loam_ingestion.parsing.pool import Parsed, Parsers
 from loam_ingestion.settings import Settings
 from loam_ingestion.sources import configmap
 from loam_shared.contracts.internal import Chunking, Job
@@ -30,9 +32,10 @@ class Document:
 class Reader:
     """Reads documents, a few at the same time."""
 
-    def __init__(self, settings: Settings, storage: Storage) -> None:
+    def __init__(self, settings: Settings, storage: Storage, parsers: Parsers) -> None:
         self._settings = settings
         self._storage = storage
+        self._parsers = parsers
         self._slots = asyncio.Semaphore(settings.documents_at_once)
 
     async def read(self, job: Job, chunkings: Iterable[Chunking]) -> Document:
@@ -40,8 +43,8 @@ class Reader:
         name = job.name or job.source_key or job.document_id or ""
         async with self._slots:
             began = time.monotonic()
-            data = await self._fetch(job)
-            parsed = await parse(name, job.media_type, data, self._settings.parsing)
+            async with self._fetched(job) as file:
+                parsed = await self._parsers.parse(name, job.media_type, file)
             chunks = await asyncio.to_thread(_cut, parsed, frozenset(chunkings))
         return Document(
             document_id=job.document_id or "",
@@ -53,15 +56,21 @@ class Reader:
             seconds=time.monotonic() - began,
         )
 
-    async def _fetch(self, job: Job) -> bytes:
+    @asynccontextmanager
+    async def _fetched(self, job: Job) -> AsyncIterator[BinaryIO]:
         limit = self._settings.document_bytes
         if job.raw_key:
-            return await self._storage.read(self._settings.storage_bucket, job.raw_key, limit)
-        if job.source_bucket and job.source_key:
-            return await self._storage.read(job.source_bucket, job.source_key, limit)
-        if job.source_key:
-            return configmap.read(job.source_key, self._settings.sources_dir)
-        raise SourceError("the job does not say where the document lies", passing=False)
+            where = self._settings.storage_bucket, job.raw_key
+        elif job.source_bucket and job.source_key:
+            where = job.source_bucket, job.source_key
+        elif job.source_key:
+            with configmap.opened(job.source_key, self._settings.sources_dir) as entry:
+                yield entry
+            return
+        else:
+            raise SourceError("the job does not say where the document lies", passing=False)
+        async with self._storage.download(*where, limit) as file:
+            yield file
 
 
 def _cut(parsed: Parsed, chunkings: Iterable[Chunking]) -> dict[Chunking, tuple[Chunk, ...]]:

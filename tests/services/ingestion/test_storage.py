@@ -7,7 +7,7 @@ import boto3
 import pytest
 
 from loam_ingestion.adapters.storage import open_storage
-from loam_ingestion.errors import StorageError
+from loam_ingestion.errors import StorageError, UnreadableDocumentError
 
 BUCKET = "loam-index"
 MIB = 1 << 20
@@ -32,7 +32,7 @@ async def test_a_large_document_comes_whole_without_ever_being_in_memory(big):
 
 async def test_a_document_above_the_limit_is_refused_with_the_limit(big):
     async with open_storage() as storage:
-        with pytest.raises(StorageError, match="larger than the 23 MiB allowed; split it") as refused:
+        with pytest.raises(UnreadableDocumentError, match="larger than the 23 MiB allowed; split it") as refused:
             async with storage.download(BUCKET, "download/big", 24 * MIB - 1):
                 pass
     assert not refused.value.passing

@@ -11,7 +11,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError
 
-from loam_ingestion.errors import StorageError
+from loam_ingestion.errors import StorageError, UnreadableDocumentError
 
 _PIECE_BYTES = 1 << 20
 _GONE = {"NoSuchKey", "404", "NotFound"}
@@ -33,22 +33,11 @@ class Storage:
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    async def read(self, bucket: str, key: str, limit: int) -> bytes:
-        """Raises StorageError, also when the object holds more than `limit` bytes."""
-        try:
-            response = await self._client.get_object(Bucket=bucket, Key=key)
-            async with response["Body"] as body:
-                if response["ContentLength"] > limit:
-                    raise StorageError(f"it is larger than the {limit // 2**20} MiB allowed; split it", passing=False)
-                return bytes(await body.read())
-        except (ClientError, BotoCoreError) as error:
-            raise _translated(error, bucket, key) from error
-
     @asynccontextmanager
     async def download(self, bucket: str, key: str, limit: int) -> AsyncIterator[BinaryIO]:
         """The object in a temporary file, at its beginning; no more than a piece of it is in memory at a time.
 
-        Raises StorageError, also when the object holds more than `limit` bytes.
+        Raises StorageError, and UnreadableDocumentError when the object holds more than `limit` bytes.
         """
         with tempfile.TemporaryFile() as file:
             await self._copy(bucket, key, limit, file)
@@ -60,7 +49,7 @@ class Storage:
             response = await self._client.get_object(Bucket=bucket, Key=key)
             async with response["Body"] as body:
                 if response["ContentLength"] > limit:
-                    raise StorageError(f"it is larger than the {limit // 2**20} MiB allowed; split it", passing=False)
+                    raise UnreadableDocumentError(f"It is larger than the {limit // 2**20} MiB allowed; split it.")
                 async for piece in body.iter_chunks(_PIECE_BYTES):
                     file.write(piece)
         # A body that breaks off shows as an error of aiohttp, which botocore's do not cover.

@@ -5,6 +5,7 @@ Its documents have no bucket; their keys are ``{configMap}/{entry}``.
 
 import hashlib
 from pathlib import Path
+from typing import BinaryIO
 
 from loam_ingestion.errors import SourceError
 from loam_ingestion.pipeline import ConfigMapSource
@@ -21,13 +22,13 @@ def listing(source: ConfigMapSource, sources_dir: Path | None) -> list[SourceDoc
     return [_seen(f"{source.name}/{entry.name}", entry.read_bytes()) for entry in entries]
 
 
-def read(key: str, sources_dir: Path | None) -> bytes:
+def opened(key: str, sources_dir: Path | None) -> BinaryIO:
     """Raises SourceError when the entry is gone."""
     root = _root(sources_dir)
     path = root / key
     if ".." in Path(key).parts or not path.is_file():
         raise SourceError(f"the ConfigMap entry {key} is gone", passing=False)
-    return path.read_bytes()
+    return path.open("rb")
 
 
 def _root(sources_dir: Path | None) -> Path:
