@@ -18,13 +18,16 @@ class AwsSettings(BaseSettings):
     endpoint_url_iam: str | None = Field(
         default=None, validation_alias=AliasChoices("AWS_ENDPOINT_URL_IAM", "AWS_ENDPOINT_URL")
     )
+    endpoint_url_sqs: str | None = Field(
+        default=None, validation_alias=AliasChoices("AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL")
+    )
 
 
 def client(service: str, settings: AwsSettings) -> Any:
-    """An aiobotocore client of `service` ("s3" or "iam"), as an asynchronous context manager."""
+    """An aiobotocore client of `service` ("s3", "iam" or "sqs"), as an asynchronous context manager."""
     return get_session().create_client(
         service,
         region_name=settings.region,
-        endpoint_url=settings.endpoint_url_s3 if service == "s3" else settings.endpoint_url_iam,
+        endpoint_url=getattr(settings, f"endpoint_url_{service}"),
         config=AioConfig(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 3}),
     )

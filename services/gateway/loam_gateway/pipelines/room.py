@@ -12,7 +12,7 @@ from joserfc.jwk import OKPKey
 from loam_gateway.adapters.postgres import Pool
 from loam_gateway.adapters.retrieval import Retrieval
 from loam_gateway.adapters.s3 import ObjectStore
-from loam_gateway.pipelines import housekeeping
+from loam_gateway.pipelines import events, housekeeping
 from loam_gateway.pipelines.settings import PipelineSettings
 from loam_gateway.pipelines.wakeups import Wakeups
 from loam_gateway.pipelines.work import WorkQueue
@@ -47,6 +47,8 @@ async def opened(
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
         await stack.enter_async_context(_going_on(wakeups.run()))
         await stack.enter_async_context(_going_on(housekeeping.run(pool, storage, settings)))
+        if settings.source_events_queue_url:
+            await stack.enter_async_context(_going_on(events.run(pool, settings.source_events_queue_url)))
         yield Room(
             pool=pool,
             storage=storage,

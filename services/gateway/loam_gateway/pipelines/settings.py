@@ -1,5 +1,7 @@
 """Settings of the pipelines' room, read once at start-up (prefix ``LOAM_``). Times in seconds, sizes in bytes."""
 
+from typing import Annotated
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -23,6 +25,8 @@ class PipelineSettings(BaseSettings):
     """How long a reader that was told of an index version has to finish with it, once the next one is published."""
     housekeeping_seconds: float = Field(default=5, gt=0)
     """How often due syncs and abandoned objects are looked for."""
+    source_events_queue_url: Annotated[str | None, Field(pattern=r"^https?://[^/]+/.+")] = None
+    """URL of an SQS queue, in `AWS_REGION`, that is told of changed objects in source buckets; none if not given."""
     query_timeout: float = Field(default=30, gt=0)
     """How long a search may take."""
     chat_timeout: float = Field(default=300, gt=0)
