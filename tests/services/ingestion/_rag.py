@@ -212,6 +212,13 @@ class Platform:
     session: aiohttp.ClientSession
     database: asyncpg.Connection
     folder: Path
+    gateway: embedded.Server
+    gateway_environment: dict[str, str]
+
+    def start_gateway(self) -> None:
+        """Start the gateway; after it was killed, with all that it had."""
+        environment = os.environ | self.gateway_environment
+        self.gateway.start(lambda: embedded._answers(f"{self.public}/v1/health"), env=environment)
 
     async def put(self, path: str, body: Any) -> Any:
         """The operator's PUT."""
@@ -278,9 +285,9 @@ def _pod_environment(tenant: str, folder: Path, internal: str, grant: dict[str, 
 
 @contextlib.asynccontextmanager
 async def platform(
-    postgres: embedded.Postgres, template: str, valkey_url: str, s3_endpoint: str
+    postgres: embedded.Postgres, template: str, valkey_url: str, s3_endpoint: str, **settings: str
 ) -> AsyncIterator[Platform]:
-    """A running gateway with two models, on a database of its own."""
+    """A running gateway with two models, on a database of its own; `settings` are more variables for it."""
     database = f"rag{uuid.uuid4().hex[:8]}"
     administrator = await asyncpg.connect(postgres.url("template1"))
     await administrator.execute(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
@@ -296,13 +303,16 @@ async def platform(
         environment = urls | _gateway_environment(folder, signing_key, admin_token, s3_endpoint, bedrock.url, ports)
         gateway = embedded.Server([sys.executable, "-m", "loam_gateway"], _made(folder / "gateway"))
         public, internal, admin = (f"http://{HOST}:{port}" for port in ports[:3])
-        gateway.start(lambda: embedded._answers(f"{public}/v1/health"), env=os.environ | environment)
-        stack.callback(gateway.stop)
         connection = await asyncpg.connect(postgres.url(database))
         # Starting a process blocks the loop, which then does not see that idle connections were closed meanwhile.
         connector = aiohttp.TCPConnector(force_close=True)
         async with aiohttp.ClientSession(connector=connector) as session:
-            made = Platform(public, internal, admin, bedrock.url, admin_token, signing_key, session, connection, folder)
+            made = Platform(
+                *(public, internal, admin, bedrock.url, admin_token, signing_key, session, connection, folder),
+                *(gateway, environment | settings),
+            )
+            made.start_gateway()
+            stack.callback(gateway.stop)
             for name, model in _MODELS.items():
                 await made.put(f"models/{name}", {"uid": name, "provider": "Bedrock", "regions": ["us-east-1"]} | model)
             yield made
