@@ -79,7 +79,9 @@ def said_by_s3(key: str) -> str:
 
 async def until(condition, seconds: float = 30) -> None:
     async with asyncio.timeout(seconds):
-        while not await condition():
+        while True:
+            if await condition():
+                return
             await asyncio.sleep(0.05)
 
 

@@ -26,10 +26,10 @@ async def state(pool: Pool, pipeline: PipelineId) -> PipelineState:
     return found[str(pipeline)]
 
 
-async def states(pool: Pool) -> dict[str, PipelineState]:
-    """How far every pipeline is, by ``tenant/pipeline``."""
+async def states(pool: Pool, tenant: str | None = None) -> dict[str, PipelineState]:
+    """How far every pipeline is, of all tenants or of one, by ``tenant/pipeline``."""
     async with pool.acquire() as connection:
-        return await states_of(connection, None, None)
+        return await states_of(connection, tenant, None)
 
 
 async def spec(pool: Pool, pipeline: PipelineId) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from loam_gateway.auth import caller_with
 from loam_gateway.directory.model import Principal
 from loam_gateway.metering.answers import remaining_header
 from loam_gateway.metering.desk import claim_of
-from loam_gateway.pipelines import catalog, documents
+from loam_gateway.pipelines import catalog, documents, retries
 from loam_gateway.pipelines import versions as index_versions
 from loam_gateway.pipelines.answers import Answers, ChatAnswer, ChatAsk, Gathered, QueryAsk
 from loam_gateway.pipelines.model import PipelineId
@@ -85,6 +85,13 @@ async def remove_document(pipeline: Written, document_id: str, deps: Deps) -> di
     """Have a document taken out of the index and deleted."""
     removing = await documents.remove(deps.pool, pipeline, document_id)
     return _brief(removing.document_id, removing.name, removing.status)
+
+
+@router.post("/documents/{document_id}/retry", status_code=202)
+async def retry_document(pipeline: Written, document_id: str, deps: Deps) -> dict[str, Any]:
+    """Have a document that failed read anew."""
+    retried = await retries.retry(deps.pool, pipeline, document_id)
+    return _brief(retried.document_id, retried.name, retried.status)
 
 
 @router.post("/sync", status_code=202)

@@ -105,6 +105,8 @@ OPERATIONS: dict[str, Operation] = {
         "Plain", "ai:embed", EmbedAsk, {200: [shapes.PlainEmbeddings]}, example={"input": "a text"}, metered=True
     ),
     "GET /v1/templates": Operation("Plain", answers={200: [shapes.TemplateList]}),
+    "GET /v1/pipelines": Operation("Pipelines", "rag:query"),
+    "GET /v1/pipelines/{name}": Operation("Pipelines", "rag:write", refusals=(404,)),
     "POST /v1/pipelines/{name}/documents": Operation(
         "Pipelines",
         "rag:write",
@@ -117,6 +119,9 @@ OPERATIONS: dict[str, Operation] = {
     "GET /v1/pipelines/{name}/documents": Operation("Pipelines", "rag:write", refusals=(404,)),
     "GET /v1/pipelines/{name}/documents/{document_id}": Operation("Pipelines", "rag:write", refusals=(404,)),
     "DELETE /v1/pipelines/{name}/documents/{document_id}": Operation(
+        "Pipelines", "rag:write", answers={202: [shapes.DocumentTaken]}, refusals=(404, 409)
+    ),
+    "POST /v1/pipelines/{name}/documents/{document_id}/retry": Operation(
         "Pipelines", "rag:write", answers={202: [shapes.DocumentTaken]}, refusals=(404, 409)
     ),
     "POST /v1/pipelines/{name}/sync": Operation(

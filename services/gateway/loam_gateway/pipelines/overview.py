@@ -1,0 +1,74 @@
+"""How a tenant's pipelines are, as their users see them."""
+
+from typing import Literal
+
+from loam_gateway.adapters.postgres import Pool
+from loam_gateway.pipelines import catalog
+from loam_gateway.pipelines.model import PipelineId
+from loam_shared.contracts import Wire
+from loam_shared.contracts.admin import PipelineState
+
+_MOST_FAILURES = 20
+
+
+class PipelineOverview(PipelineState):
+    """How far a pipeline is. `sync` says whether a look at its sources waits for a worker or is under way."""
+
+    name: str
+    sync: Literal["Waiting", "Running"] | None = None
+
+
+class FailedDocument(Wire):
+    """A document that could not be read, and why."""
+
+    document_id: str
+    name: str
+    error: str
+
+
+class PipelineDetails(PipelineOverview):
+    """A pipeline with its documents counted by status, and those that failed last."""
+
+    by_status: dict[str, int]
+    failures: tuple[FailedDocument, ...]
+
+
+async def overviews(pool: Pool, tenant: str) -> list[PipelineOverview]:
+    """The tenant's pipelines, by name."""
+    states = await catalog.states(pool, tenant)
+    syncs = {row["pipeline"]: row["sync"] for row in await pool.fetch(_SYNCS, tenant)}
+    names = ((key.partition("/")[2], state) for key, state in sorted(states.items()))
+    return [PipelineOverview(name=name, sync=syncs.get(name), **dict(state)) for name, state in names]
+
+
+async def details(pool: Pool, pipeline: PipelineId) -> PipelineDetails:
+    """One pipeline. Raises NotFoundError."""
+    state = await catalog.state(pool, pipeline)
+    syncs = {row["pipeline"]: row["sync"] for row in await pool.fetch(_SYNCS, pipeline.tenant)}
+    return PipelineDetails(
+        name=pipeline.name,
+        sync=syncs.get(pipeline.name),
+        by_status={row["status"]: row["documents"] for row in await pool.fetch(_BY_STATUS, *pipeline)},
+        failures=tuple(FailedDocument(**dict(row)) for row in await pool.fetch(_FAILURES, *pipeline, _MOST_FAILURES)),
+        **dict(state),
+    )
+
+
+_SYNCS = """
+SELECT j.pipeline, CASE WHEN bool_or(j.epoch = p.epoch AND p.lease_expires_at > now())
+                        THEN 'Running' ELSE 'Waiting' END AS sync
+FROM jobs j JOIN pipelines p ON (p.tenant, p.name) = (j.tenant, j.pipeline)
+WHERE j.tenant = $1 AND j.kind = 'Sync' GROUP BY j.pipeline
+"""
+_BY_STATUS = """
+SELECT CASE WHEN d.status = 'Pending' AND j.epoch = p.epoch AND p.lease_expires_at > now()
+            THEN 'Processing' ELSE d.status END AS status, count(*) AS documents
+FROM documents d
+JOIN pipelines p ON (p.tenant, p.name) = (d.tenant, d.pipeline)
+LEFT JOIN jobs j ON (j.tenant, j.pipeline, j.document_id) = (d.tenant, d.pipeline, d.document_id)
+WHERE d.tenant = $1 AND d.pipeline = $2 GROUP BY 1 ORDER BY 1
+"""
+_FAILURES = """
+SELECT document_id, name, coalesce(error, 'no reason was given') AS error FROM documents
+WHERE tenant = $1 AND pipeline = $2 AND status = 'Failed' ORDER BY updated_at DESC, name LIMIT $3
+"""
