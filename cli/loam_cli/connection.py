@@ -23,7 +23,9 @@ Data = Annotated[Path, typer.Option("--data", envvar="LOAM_DATA", help="Data fol
 Pipeline = Annotated[
     str | None, typer.Option("--pipeline", "-p", envvar="LOAM_PIPELINE", help="Name of the RagPipeline.")
 ]
-
+PipelineName = Annotated[
+    str | None, typer.Argument(metavar="[PIPELINE]", envvar="LOAM_PIPELINE", help="Name of the RagPipeline.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -47,14 +49,14 @@ class Connection:
         async with Gateway.open(url, key) as gateway:
             yield gateway
 
-    async def pipeline(self, named: str | None) -> str:
-        """The pipeline that was named, or the only one there is."""
+    async def pipeline(self, named: str | None, option: str = "--pipeline") -> str:
+        """The pipeline that was named, with `option`, or the only one there is."""
         if named is not None:
             return named
         if self.url is not None:
-            raise CommandError("say which pipeline with --pipeline")
+            raise CommandError(f"say which pipeline with {option}")
         pipelines = of_kind(await self.local().objects(), "RagPipeline")
-        return only({p["metadata"]["name"]: p["metadata"]["name"] for p in pipelines}, "RagPipeline", "--pipeline")
+        return only({p["metadata"]["name"]: p["metadata"]["name"] for p in pipelines}, "RagPipeline", option)
 
     def local(self) -> RunningPlatform:
         """The local platform. Raises CommandError when none runs."""

@@ -1,11 +1,12 @@
 """What commands print: lines for everyone, colours and a spinner on a terminal, JSON when asked."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -25,10 +26,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 @contextmanager
-def working(message: str) -> Iterator[None]:
-    """Show that something takes its time: a spinner on a terminal, nothing elsewhere."""
+def working(message: str) -> Iterator[Callable[[str], None]]:
+    """Show that something takes its time: a spinner on a terminal, nothing elsewhere.
+
+    What is given to the function of the context is shown from then on, such as how far it is.
+    """
     if out.is_terminal:
-        with out.status(message):
-            yield
+        with out.status(escape(message)) as status:
+            yield lambda text: status.update(escape(text))
     else:
-        yield
+        yield lambda _: None

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from loam_cli.commands import ask, demo, doctor, documents, keys, ledger, manifests, operator, up, usage
+from loam_cli.commands import ask, demo, doctor, documents, keys, ledger, manifests, operator, pipeline, sync, up, usage
 from loam_cli.console import err
 from loam_cli.errors import CommandError
 
@@ -18,6 +18,7 @@ for command in (
     up.up,
     demo.demo,
     ask.ask,
+    sync.sync,
     usage.usage,
     manifests.apply,
     manifests.delete,
@@ -25,7 +26,13 @@ for command in (
     doctor.doctor,
 ):
     app.command()(command)
-for name, family in (("documents", documents), ("keys", keys), ("ledger", ledger), ("operator", operator)):
+for name, family in (
+    ("documents", documents),
+    ("pipeline", pipeline),
+    ("keys", keys),
+    ("ledger", ledger),
+    ("operator", operator),
+):
     app.add_typer(family.app, name=name)
 
 

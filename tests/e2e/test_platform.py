@@ -103,7 +103,7 @@ def test_a_source_config_map_that_changes_changes_the_answers(platform: Up, tmp_
     assert "ConfigMap acme/faq configured" in platform.loam("apply", "-f", str(changed)).out
     question = ("ask", "What is the night ferry called?", "--json")
     # The worker starts anew with the new source; what it sees from then on shows within one sync.
-    until(lambda: platform.loam("documents", "sync").code == 0 and "faq/ferries.md" in platform.documents(), 30, "seen")
+    until(lambda: platform.loam("sync").code == 0 and "faq/ferries.md" in platform.documents(), 30, "seen")
     until(lambda: platform.documents()["faq/ferries.md"] == "Ready", 30, "the source is indexed")
     assert "Saint Columba" in platform.loam(*question).json["content"]
 

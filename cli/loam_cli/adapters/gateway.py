@@ -40,7 +40,7 @@ class Gateway:
         """Every document of a pipeline."""
         cursor: str | None = None
         while True:
-            query = {"limit": "500"} | ({"cursor": cursor} if cursor else {})
+            query = {"limit": "1000"} | ({"cursor": cursor} if cursor else {})
             page = await self._json("GET", f"/v1/pipelines/{pipeline}/documents", params=query)
             for document in page["documents"]:
                 yield document
@@ -51,6 +51,28 @@ class Gateway:
     async def remove_document(self, pipeline: str, document_id: str) -> Json:
         """Have a document taken out of the index."""
         return await self._json("DELETE", f"/v1/pipelines/{pipeline}/documents/{document_id}")
+
+    async def retry_document(self, pipeline: str, document_id: str) -> Json:
+        """Have a document that failed read anew."""
+        return await self._json("POST", f"/v1/pipelines/{pipeline}/documents/{document_id}/retry")
+
+    async def pipelines(self) -> list[Json]:
+        """Every pipeline of the tenant, and how far it is."""
+        answer = await self._json("GET", "/v1/pipelines")
+        return list(answer["pipelines"])
+
+    async def pipeline(self, name: str) -> Json:
+        """One pipeline: how far it is, its documents by status, and why some failed."""
+        return await self._json("GET", f"/v1/pipelines/{name}")
+
+    async def versions(self, pipeline: str) -> list[Json]:
+        """The index versions that are kept, newest first."""
+        answer = await self._json("GET", f"/v1/pipelines/{pipeline}/versions")
+        return list(answer["versions"])
+
+    async def rollback(self, pipeline: str, version: int) -> Json:
+        """Answer from another index version from now on."""
+        return await self._json("POST", f"/v1/pipelines/{pipeline}/rollback", json={"version": version})
 
     async def sync(self, pipeline: str) -> None:
         """Have the sources looked at now."""
