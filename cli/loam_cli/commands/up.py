@@ -13,6 +13,7 @@ from loam_cli.adapters.control import api_keys, of_kind
 from loam_cli.connection import DEFAULT_DATA
 from loam_cli.console import out
 from loam_cli.errors import CommandError
+from loam_cli.local.buckets import copy_command, source_buckets
 from loam_cli.local.data import DataFolder
 from loam_cli.local.manifests import read_manifests
 from loam_cli.local.platform import LocalPlatform, Options, ready_condition, running
@@ -89,6 +90,9 @@ def describe(platform: LocalPlatform, report: Report) -> None:
         report.line(f"  API key {name}: {key}")
     for pipeline in of_kind(objects, "RagPipeline"):
         report.line(f"  pipeline {pipeline['metadata']['namespace']}/{pipeline['metadata']['name']}")
+    for bucket in source_buckets(platform.cluster):
+        report.line(f"  source bucket {bucket}; fill it with")
+        report.line(f"    {copy_command(platform.data.aws_config, bucket)}")
 
 
 @contextlib.asynccontextmanager

@@ -60,6 +60,11 @@ class DataFolder:
         return self.root / "running.json"
 
     @property
+    def aws_config(self) -> Path:
+        """A configuration file of AWS's tools, with a profile for the platform's S3."""
+        return self.root / "aws-config"
+
+    @property
     def credentials(self) -> Path:
         """The platform's own secrets."""
         return self.root / "secrets"

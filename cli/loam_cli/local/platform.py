@@ -17,6 +17,7 @@ import aiohttp
 import structlog
 
 from loam_cli.errors import CommandError
+from loam_cli.local.buckets import SourceBuckets
 from loam_cli.local.cluster import USER, LocalCluster, normalised
 from loam_cli.local.control import Control, serve_control
 from loam_cli.local.data import DataFolder, PlatformSecrets, Ports
@@ -150,7 +151,9 @@ async def running(options: Options, report: Report) -> AsyncIterator[LocalPlatfo
         await starter.start()
         kubelet = Kubelet(cluster, _planner(cluster, data, ports), guard, http, data.logs, report.process)
         engine = await stack.enter_async_context(_operator(cluster, servers))
-        await stack.enter_async_context(in_background(kubelet.run(), engine.run()))
+        buckets = SourceBuckets(cluster, servers)
+        buckets.write_profile(data)
+        await stack.enter_async_context(in_background(kubelet.run(), engine.run(), buckets.run()))
         platform = LocalPlatform(data, addresses, cluster, engine, kubelet, starter.running)
         await stack.enter_async_context(_reachable(platform, servers))
         await platform.apply(options.manifests)

@@ -160,7 +160,7 @@ class Servers:
             *("-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam.readOnly=false"),
             *("-admin.ui=false", "-webdav=false", "-master.telemetry=false"),
         )
-        environment = _environment(self._storage_administrator())
+        environment = _environment(self.storage_administrator())
         # The store forgets nothing that it acknowledged, so it may be told to stop at once.
         return Program(
             "storage", command, environment, self._answers("storage", "/status"), self.data.root, stop_seconds=3
@@ -199,9 +199,10 @@ class Servers:
             "AWS_ENDPOINT_URL_IAM": addresses.url("storage"),
         }
         mail = {name: os.environ[name] for name in _MAIL if name in os.environ}
-        return _environment(loam | mail | self._storage_administrator() | self._bedrock_environment())
+        return _environment(loam | mail | self.storage_administrator() | self._bedrock_environment())
 
-    def _storage_administrator(self) -> dict[str, str]:
+    def storage_administrator(self) -> dict[str, str]:
+        """AWS's variables of who may do everything at the platform's S3."""
         return {
             "AWS_ACCESS_KEY_ID": self.secrets.storage_key_id,
             "AWS_SECRET_ACCESS_KEY": self.secrets.storage_secret,

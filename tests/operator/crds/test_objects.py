@@ -23,7 +23,7 @@ def _samples(folder: str) -> list[Manifest]:
     return [manifest for text in texts for manifest in yaml.safe_load_all(text)]
 
 
-@pytest.mark.parametrize("folder", ["acme", "minimal"])
+@pytest.mark.parametrize("folder", ["acme", "minimal", "sources"])
 async def test_the_samples_are_admitted_in_the_order_of_their_files(api: Api, folder: str) -> None:
     for manifest in _samples(folder):
         status, answer = await api.create(manifest, dry_run=manifest["kind"] != "Namespace")

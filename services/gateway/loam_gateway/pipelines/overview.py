@@ -35,16 +35,16 @@ class PipelineDetails(PipelineOverview):
 
 async def overviews(pool: Pool, tenant: str) -> list[PipelineOverview]:
     """The tenant's pipelines, by name."""
+    syncs = await _syncs(pool, tenant)
     states = await catalog.states(pool, tenant)
-    syncs = {row["pipeline"]: row["sync"] for row in await pool.fetch(_SYNCS, tenant)}
     names = ((key.partition("/")[2], state) for key, state in sorted(states.items()))
     return [PipelineOverview(name=name, sync=syncs.get(name), **dict(state)) for name, state in names]
 
 
 async def details(pool: Pool, pipeline: PipelineId) -> PipelineDetails:
     """One pipeline. Raises NotFoundError."""
+    syncs = await _syncs(pool, pipeline.tenant)
     state = await catalog.state(pool, pipeline)
-    syncs = {row["pipeline"]: row["sync"] for row in await pool.fetch(_SYNCS, pipeline.tenant)}
     return PipelineDetails(
         name=pipeline.name,
         sync=syncs.get(pipeline.name),
@@ -52,6 +52,11 @@ async def details(pool: Pool, pipeline: PipelineId) -> PipelineDetails:
         failures=tuple(FailedDocument(**dict(row)) for row in await pool.fetch(_FAILURES, *pipeline, _MOST_FAILURES)),
         **dict(state),
     )
+
+
+async def _syncs(pool: Pool, tenant: str) -> dict[str, Literal["Waiting", "Running"]]:
+    """Which pipelines have a sync. To be read before their documents: whoever sees none then sees all that it found."""
+    return {row["pipeline"]: row["sync"] for row in await pool.fetch(_SYNCS, tenant)}
 
 
 _SYNCS = """
