@@ -84,7 +84,7 @@ def rollback(
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
-    """Answer from another index version from now on."""
+    """Answer from another index version."""
     connection = Connection(url, api_key, data)
 
     async def ask(gateway: Gateway) -> tuple[str, dict[str, Any]]:
@@ -95,8 +95,14 @@ def rollback(
     name, chosen = _call(connection, ask)
     if json:
         print_json(chosen)
-    else:
+    elif chosen["current"]:
         out.print(f"{name} answers from index version {chosen['version']}, {chosen['chunks']} chunks", markup=False)
+    else:
+        out.print(
+            f"{name} will answer from index version {chosen['version']} once that holds what has changed since; "
+            "`loam pipeline show` says how far it is",
+            markup=False,
+        )
 
 
 def _call(connection: Connection, ask: Callable[[Gateway], Awaitable[Any]]) -> Any:
@@ -137,11 +143,19 @@ def _facts(shown: dict[str, Any]) -> dict[str, str]:
         "index": f"version {shown['indexVersion']}" if shown["indexVersion"] else "none yet",
         "last sync": _moment(shown.get("lastSyncTime")),
         "sync": _sync(shown),
-    }
+    } | _build(shown)
+
+
+def _build(shown: dict[str, Any]) -> dict[str, str]:
+    """The index version that is being built, or why the newest one was not put into service."""
+    if building := shown.get("building"):
+        done = f"{building['done']} of {building['documents']} documents"
+        return {"building": f"version {building['indexVersion']}, {done}"}
+    return {"rejected": shown["rejected"]} if shown.get("rejected") else {}
 
 
 def _print_versions(kept: Sequence[dict[str, Any]]) -> None:
-    columns = ["VERSION", "STATE", "DOCUMENTS", "CHUNKS", "CHUNKING", "EMBEDDING", "MADE"]
+    columns = ["VERSION", "STATE", "CHUNKS", "CHUNKING", "EMBEDDING", "MADE"]
     print_table(columns, [_version_row(one) for one in kept])
     for one in kept:
         if reason := one.get("reason"):
@@ -154,7 +168,6 @@ def _version_row(one: dict[str, Any]) -> list[str]:
     return [
         str(one["version"]),
         _state(one) + _progress(one),
-        str(one.get("documents", "-")),
         str(one["chunks"]),
         f"{chunking['strategy']} {chunking['maxTokens']}/{chunking['overlapTokens']}" if chunking else "-",
         f"{embedding['model']} {embedding['dimensions']}" if embedding else "-",
@@ -169,7 +182,7 @@ def _state(one: dict[str, Any]) -> str:
 def _progress(one: dict[str, Any]) -> str:
     """How far a version is that is being built."""
     progress = one.get("progress")
-    return f" {progress['done']}/{progress['of']}" if progress and _state(one) == "Building" else ""
+    return f" {progress['done']}/{progress['documents']}" if progress and _state(one) == "Building" else ""
 
 
 def _print_failures(shown: dict[str, Any]) -> None:

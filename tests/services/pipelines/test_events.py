@@ -8,11 +8,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from loam_gateway.adapters import sqs
-from loam_gateway.directory.changes import Act
 from loam_gateway.pipelines import catalog, events
 from loam_gateway.pipelines.events import ChangedObject, NotAnEventError, changed_objects
 from loam_gateway.pipelines.model import PipelineId
-from loam_shared.contracts.admin import PipelinePut
 from loam_shared.errors import UnavailableError
 
 from .._servers import queues
@@ -99,9 +97,9 @@ async def new_pipeline(pool, *sources: dict, suspended: bool = False) -> Pipelin
     made = PipelineId(f"t{os.urandom(4).hex()}", "handbook")
     await pool.execute("INSERT INTO tenants (name, uid, suspended) VALUES ($1, '1', $2)", made.tenant, suspended)
     await pool.execute("INSERT INTO tenant_storage (tenant, uid) VALUES ($1, '1')", made.tenant)
-    put = PipelinePut(uid="uid", spec={"sources": list(sources)}, endpoint="http://127.0.0.1:1")
-    await catalog.put(pool, made, put, Act("operator", "r"))
-    await pool.execute("DELETE FROM jobs WHERE tenant = $1", made.tenant)
+    spec = json.dumps({"sources": sources})
+    make = "INSERT INTO pipelines (tenant, name, uid, spec, endpoint) VALUES ($1, $2, '1', $3::text::jsonb, '-')"
+    await pool.execute(make, *made, spec)
     return made
 
 

@@ -34,12 +34,12 @@ def test_a_build_shows_its_recipe_its_progress_and_why_it_was_rejected(capsys):
     }
     _print_versions(
         [
-            version(3, "Building", recipe=recipe, documents=40, progress={"done": 40, "of": 90}),
+            version(3, "Building", recipe=recipe, progress={"indexVersion": 3, "done": 40, "documents": 90}),
             version(2, "Rejected", reason="3 of 50 sampled queries found less"),
             version(1, current=True),
         ]
     )
     shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert "3 Building 40/90 40 7 Markdown 300/30 nova-embed 1024 2026-11-25 23:12:49 UTC" in shown
-    assert "1 Serving - 7 - - 2026-11-25 23:12:49 UTC" in shown
+    assert "3 Building 40/90 7 Markdown 300/30 nova-embed 1024 2026-11-25 23:12:49 UTC" in shown
+    assert "1 Serving 7 - - 2026-11-25 23:12:49 UTC" in shown
     assert "version 2: 3 of 50 sampled queries found less" in shown

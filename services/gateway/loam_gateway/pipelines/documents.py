@@ -110,6 +110,11 @@ async def show(pool: Pool, pipeline: PipelineId, key: str) -> DocumentState:
     return _state(row)
 
 
+async def by_status(pool: Pool, pipeline: PipelineId) -> dict[str, int]:
+    """How many documents there are of each status that there is."""
+    return {row["status"]: row["documents"] for row in await pool.fetch(_BY_STATUS, *pipeline)}
+
+
 async def remove(pool: Pool, pipeline: PipelineId, key: str) -> DocumentState:
     """Have an uploaded document taken out of the index and deleted, also while it is being ingested.
 
@@ -205,4 +210,5 @@ JOIN pipelines p ON (p.tenant, p.name) = (d.tenant, d.pipeline)
 LEFT JOIN jobs j ON (j.tenant, j.pipeline, j.document_id) = (d.tenant, d.pipeline, d.document_id)
 WHERE d.tenant = $1 AND d.pipeline = $2
 """
+_BY_STATUS = f"SELECT status, count(*) AS documents FROM ({_SELECT}) AS shown GROUP BY status ORDER BY status"  # noqa: S608 - constants
 _AFTER = " AND (d.name, d.document_id) > ($3, $4) ORDER BY d.name, d.document_id LIMIT $5"

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from loam_gateway.adapters.postgres import Pool
-from loam_gateway.pipelines import catalog
+from loam_gateway.pipelines import catalog, documents
 from loam_gateway.pipelines.model import PipelineId
 from loam_shared.contracts import Wire
 from loam_shared.contracts.admin import PipelineState
@@ -48,7 +48,7 @@ async def details(pool: Pool, pipeline: PipelineId) -> PipelineDetails:
     return PipelineDetails(
         name=pipeline.name,
         sync=syncs.get(pipeline.name),
-        by_status={row["status"]: row["documents"] for row in await pool.fetch(_BY_STATUS, *pipeline)},
+        by_status=await documents.by_status(pool, pipeline),
         failures=tuple(FailedDocument(**dict(row)) for row in await pool.fetch(_FAILURES, *pipeline, _MOST_FAILURES)),
         **dict(state),
     )
@@ -64,14 +64,6 @@ SELECT j.pipeline, CASE WHEN bool_or(j.epoch = p.epoch AND p.lease_expires_at > 
                         THEN 'Running' ELSE 'Waiting' END AS sync
 FROM jobs j JOIN pipelines p ON (p.tenant, p.name) = (j.tenant, j.pipeline)
 WHERE j.tenant = $1 AND j.kind = 'Sync' GROUP BY j.pipeline
-"""
-_BY_STATUS = """
-SELECT CASE WHEN d.status = 'Pending' AND j.epoch = p.epoch AND p.lease_expires_at > now()
-            THEN 'Processing' ELSE d.status END AS status, count(*) AS documents
-FROM documents d
-JOIN pipelines p ON (p.tenant, p.name) = (d.tenant, d.pipeline)
-LEFT JOIN jobs j ON (j.tenant, j.pipeline, j.document_id) = (d.tenant, d.pipeline, d.document_id)
-WHERE d.tenant = $1 AND d.pipeline = $2 GROUP BY 1 ORDER BY 1
 """
 _FAILURES = """
 SELECT document_id, name, coalesce(error, 'no reason was given') AS error FROM documents
