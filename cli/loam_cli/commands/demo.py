@@ -39,16 +39,18 @@ def demo(
 
     On a terminal it stays up afterwards; without one it stops everything.
     """
-    documents = dict(named([*_own_documents(), *(docs or ())]))
+    documents = _own_documents() | dict(named(docs or ()))
     options = Options(read_manifests([_PROJECT / "samples" / "acme"]), data, port)
     asyncio.run(_demo(options, documents, question or _QUESTIONS))
 
 
-def _own_documents() -> list[Path]:
+def _own_documents() -> dict[str, Path]:
+    """What this project says of itself to people; the API's schema in docs/ is for programs."""
     readme, guides = _PROJECT / "README.md", _PROJECT / "docs"
     if not readme.exists():
         raise CommandError("the demo needs Loam's sources with samples/ and README.md; run it from a checkout")
-    return [readme, *([guides] if guides.is_dir() else [])]
+    found = named([readme, *([guides] if guides.is_dir() else [])])
+    return {name: path for name, path in found if path.suffix == ".md"}
 
 
 async def _demo(options: Options, documents: dict[str, Path], questions: Sequence[str]) -> None:
