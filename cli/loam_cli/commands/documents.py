@@ -108,7 +108,8 @@ def say_what_failed(documents: Sequence[dict[str, Any]]) -> None:
 async def _list(connection: Connection, pipeline: str | None, status: str | None, *, as_json: bool) -> None:
     async with connection.open() as gateway:
         every = gateway.documents(await connection.pipeline(pipeline))
-        documents = [one async for one in every if status in {None, one["status"]}]
+        with working("listing …"):
+            documents = [one async for one in every if status in {None, one["status"]}]
     if as_json:
         print_json(documents)
         return
