@@ -44,11 +44,11 @@ async def opened(
     """The room, with its housekeeping going on for as long as the context lasts."""
     settings, wakeups = PipelineSettings(), Wakeups(database_url)
     async with AsyncExitStack() as stack:
+        if settings.source_events_queue_url:
+            await stack.enter_async_context(_going_on(events.run(pool, settings.source_events_queue_url)))
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
         await stack.enter_async_context(_going_on(wakeups.run()))
         await stack.enter_async_context(_going_on(housekeeping.run(pool, storage, settings)))
-        if settings.source_events_queue_url:
-            await stack.enter_async_context(_going_on(events.run(pool, settings.source_events_queue_url)))
         yield Room(
             pool=pool,
             storage=storage,
