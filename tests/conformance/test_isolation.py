@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ..services.gateway._platform import GatewayProcess, TestTenant, eventually, say
+from ..services.gateway._platform import PIPELINE, GatewayProcess, TestTenant, eventually, say
 from .test_schema import SCOPES
 
 THINGS = ("name", "document_id", "key_id", "stream_id")
@@ -63,7 +63,7 @@ def furnished(gateway: GatewayProcess, pipeline: str, document: str) -> Side:
     tenant = gateway.new_tenant(budget={"monthlyUsd": CAP if document == DOCUMENT else "99"})
     key = tenant.new_key(f"key-of-{pipeline}", scopes=SCOPES, user=USER if document == DOCUMENT else None)
     side = Side(tenant, key, tenant.http(key))
-    spec = {"uid": pipeline, "spec": {"sources": [{"uploads": {}}]}, "endpoint": "http://127.0.0.1:1"}
+    spec = {"uid": pipeline, "spec": PIPELINE, "endpoint": "http://127.0.0.1:1"}
     assert gateway.put(f"/tenants/{tenant.name}/pipelines/{pipeline}", spec).is_success
     uploaded = side.http.post(f"/v1/pipelines/{pipeline}/documents", json={"name": document, "text": PROMPT})
     made = side.http.post("/v1/auth/keys", json={"name": f"made by {pipeline}", "scopes": ["ai:complete"]})

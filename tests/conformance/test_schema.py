@@ -11,6 +11,7 @@ import pytest
 from loam_gateway.public.schema import OPERATIONS
 
 from ..services._servers.embedded import free_ports
+from ..services.gateway._platform import PIPELINE
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 SCOPES = (
@@ -60,7 +61,7 @@ def test_every_operation_has_a_body_an_answer_errors_and_examples(schema):
 
 def test_schemathesis_finds_nothing(gateway, tenant, tmp_path):
     [nobody] = free_ports(1)
-    pipeline = {"uid": "p", "spec": {"sources": [{"uploads": {}}]}, "endpoint": f"http://127.0.0.1:{nobody}"}
+    pipeline = {"uid": "p", "spec": PIPELINE, "endpoint": f"http://127.0.0.1:{nobody}"}
     assert gateway.put(f"/tenants/{tenant.name}/pipelines/handbook", pipeline).is_success
     program = str(Path(sys.executable).with_name("schemathesis"))
     span = ["--max-time", SECONDS, "--generation-database", "none"] if SECONDS else QUICK

@@ -17,6 +17,13 @@ from loam_shared.credentials import hash_api_key, new_api_key, new_signing_key
 
 from .._servers.embedded import HOST, Server, free_ports, wait_until
 
+PIPELINE = {
+    "sources": [{"uploads": {}}],
+    "chunking": {"strategy": "Recursive", "maxTokens": 400, "overlapTokens": 40},
+    "embedding": {"model": "titan", "dimensions": 256},
+}
+"""What a RagPipeline says at the least."""
+
 HAIKU = {
     "uid": "model-haiku",
     "provider": "Bedrock",

@@ -8,7 +8,7 @@ from uuid import uuid4
 import openai
 import pytest
 
-from ._platform import eventually, say
+from ._platform import PIPELINE, eventually, say
 
 MAKER = ("keys:write", "ai:complete", "usage:read")
 ACTS = "SELECT actor, action, subject, details, before, after FROM audit_log WHERE tenant = $1 ORDER BY id"
@@ -179,7 +179,7 @@ def test_a_change_that_is_refused_leaves_no_line(tenant, gateway, query):
 
 
 def test_pipelines_are_in_the_audit_log_when_they_change_and_when_they_go(tenant, gateway, query):
-    spec = {"sources": [{"uploads": {}}]}
+    spec = PIPELINE
     desired = {"uid": "u", "spec": spec, "endpoint": "http://127.0.0.1:1"}
     path = f"/tenants/{tenant.name}/pipelines/handbook"
     for change in ({}, {}, {"retrieval": {"topK": 3}}):

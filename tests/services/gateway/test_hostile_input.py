@@ -6,7 +6,7 @@ import uuid
 import httpx2 as httpx
 import pytest
 
-from ._platform import ALL_SCOPES, say
+from ._platform import ALL_SCOPES, PIPELINE, say
 
 BEYOND = "9" * 400
 TOOL = '{"model": "haiku", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, "tools": [%s]}'
@@ -93,7 +93,7 @@ def test_asking_for_more_output_than_can_be_paid_harms_nobody_else(tenant, gatew
 @pytest.mark.parametrize("name", ["*", "ac*", "t?", "A", "a b", "a%00", "-a", "a" * 64, "a%0A"])
 def test_no_tenant_or_pipeline_is_named_as_a_pattern(gateway, tenant, name):
     assert refused(gateway.put(f"/tenants/{name.replace('?', '%3F')}", {"uid": "1"}))
-    body = {"uid": "1", "spec": {"sources": []}, "endpoint": "http://127.0.0.1:1"}
+    body = {"uid": "1", "spec": PIPELINE, "endpoint": "http://127.0.0.1:1"}
     assert refused(gateway.put(f"/tenants/{tenant.name}/pipelines/{name.replace('?', '%3F')}", body))
 
 

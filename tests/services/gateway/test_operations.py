@@ -18,7 +18,7 @@ from loam_shared.credentials import new_api_key
 
 from .._servers import embedded
 from ._collector import Collector, collecting
-from ._platform import HAIKU, GatewayProcess, Servers, eventually, say
+from ._platform import HAIKU, PIPELINE, GatewayProcess, Servers, eventually, say
 
 CHAT = {"model": "haiku", "messages": say("hello")}
 PROMPT = "the secret plan of jane@example.com, card 4111 1111 1111 1111"
@@ -167,7 +167,7 @@ def test_a_trace_goes_on_into_the_services_that_a_call_needs(traced, traced_tena
     with ThreadingHTTPServer(("127.0.0.1", 0), RetrievalService) as server:
         threading.Thread(target=server.serve_forever).start()
         endpoint = f"http://127.0.0.1:{server.server_port}"
-        pipeline = {"uid": "p", "spec": {"sources": [{"uploads": {}}]}, "endpoint": endpoint}
+        pipeline = {"uid": "p", "spec": PIPELINE, "endpoint": endpoint}
         assert traced.put(f"/tenants/{traced_tenant.name}/pipelines/handbook", pipeline).is_success
         answer, request, _ = trace(collector, traced_tenant.http(), "/v1/pipelines/handbook/query", {"query": "why?"})
         server.shutdown()

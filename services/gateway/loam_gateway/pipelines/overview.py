@@ -60,10 +60,11 @@ async def _syncs(pool: Pool, tenant: str) -> dict[str, Literal["Waiting", "Runni
 
 
 _SYNCS = """
-SELECT j.pipeline, CASE WHEN bool_or(j.epoch = p.epoch AND p.lease_expires_at > now())
-                        THEN 'Running' ELSE 'Waiting' END AS sync
-FROM jobs j JOIN pipelines p ON (p.tenant, p.name) = (j.tenant, j.pipeline)
-WHERE j.tenant = $1 AND j.kind = 'Sync' GROUP BY j.pipeline
+SELECT p.name AS pipeline,
+       CASE WHEN p.sync_started_at IS NOT NULL OR bool_or(j.epoch = p.epoch AND p.lease_expires_at > now())
+            THEN 'Running' ELSE 'Waiting' END AS sync
+FROM pipelines p LEFT JOIN jobs j ON (j.tenant, j.pipeline, j.kind) = (p.tenant, p.name, 'Sync')
+WHERE p.tenant = $1 AND (p.sync_started_at IS NOT NULL OR j.id IS NOT NULL) GROUP BY p.name, p.sync_started_at
 """
 _FAILURES = """
 SELECT document_id, name, coalesce(error, 'no reason was given') AS error FROM documents
