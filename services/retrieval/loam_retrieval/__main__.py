@@ -1,33 +1,40 @@
+import asyncio
+
 import aiohttp
+import orjson
 import structlog
 import uvloop
 
 from loam_retrieval.adapters.gateway import Gateway
-from loam_retrieval.adapters.index import open_index
 from loam_retrieval.app import application
 from loam_retrieval.auth import Doorkeeper
-from loam_retrieval.chat import Answers
 from loam_retrieval.pipeline import Pipeline
-from loam_retrieval.search import Search
+from loam_retrieval.served import Pipelines
 from loam_retrieval.settings import Settings
 from loam_shared import logging, telemetry
-from loam_shared.index import database_uri
+from loam_shared.contracts.retrieval import Serving
 from loam_shared.serving import KEPT_ALIVE_SECONDS, serve
 
 
 async def run(settings: Settings) -> None:
-    pipeline = Pipeline.read(settings.config_file)
-    for name in pipeline.retrieval.not_served:
-        structlog.get_logger().warning("not served yet, searches go without it", setting=f"retrieval.{name}")
-    index = await open_index(database_uri(settings.storage_bucket, settings.storage_prefix))
+    own = _own(settings)
     # Streams stay open as long as models talk, so the number of connections is left to the gateway's limits.
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_ALIVE_SECONDS)
     async with aiohttp.ClientSession(connector=connector) as session:
         gateway = Gateway(session, settings.gateway_url, settings.answer_seconds)
-        search = Search(pipeline, gateway, index)
-        doorkeeper = Doorkeeper(gateway, settings.tenant, settings.pipeline)
-        app = application(doorkeeper, search, Answers(settings, pipeline, gateway, search))
-        await serve(app, settings.host, settings.port)
+        pipelines = Pipelines(settings, gateway, own)
+        app = application(Doorkeeper(gateway, settings.tenant, settings.pipeline), pipelines)
+        await serve(app, settings.host, settings.port, beside=asyncio.create_task(pipelines.keep_house()))
+
+
+def _own(settings: Settings) -> Serving | None:
+    """The pipeline that this pod is of; None in the platform's pool."""
+    if settings.config_file is None:
+        structlog.get_logger().info("this is the platform's pool: it serves what the gateway tells it with each call")
+        return None
+    for name in Pipeline.read(settings.config_file).retrieval.not_served:
+        structlog.get_logger().warning("not served yet, searches go without it", setting=f"retrieval.{name}")
+    return Serving(spec=orjson.loads(settings.config_file.read_bytes()), storage=settings.storage())
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Annotated
 
 import orjson
@@ -12,10 +13,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, Gauge, Histogram, generate_la
 
 from loam_retrieval.adapters.index import Passage
 from loam_retrieval.auth import Doorkeeper
-from loam_retrieval.chat import Answers
-from loam_retrieval.search import Search
+from loam_retrieval.served import Pipelines
 from loam_shared import errors, http, telemetry
 from loam_shared.contracts.retrieval import Chat, ChatEvent, Match, Matches, Query, Span
+from loam_shared.credentials import Caller
 
 _log = structlog.get_logger()
 _SECONDS = Histogram("loam_retrieval_seconds", "How long calls took.", ["route"])
@@ -23,29 +24,37 @@ _SECONDS = Histogram("loam_retrieval_seconds", "How long calls took.", ["route"]
 _IN_FLIGHT = Gauge("loam_requests_in_flight", "Calls that are being answered, streams included.")
 
 
-def application(doorkeeper: Doorkeeper, search: Search, answers: Answers) -> FastAPI:
+@dataclass(frozen=True)
+class _Admitted:
+    caller: Caller
+    token: str
+
+
+def application(doorkeeper: Doorkeeper, pipelines: Pipelines) -> FastAPI:
     """The service of contracts/retrieval.py."""
     app = FastAPI(openapi_url=None, telemetry=telemetry.http_config())
     http.install(app)
 
-    async def caller_token(request: Request) -> AsyncIterator[str]:
+    async def admitted(request: Request) -> AsyncIterator[_Admitted]:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise errors.InvalidApiKeyError("a caller token is needed")
-        await doorkeeper.admit(token)
+        caller = await doorkeeper.admit(token)
         with _IN_FLIGHT.track_inprogress():
-            yield token
+            yield _Admitted(caller, token)
 
     @app.post("/query")
-    async def query(asked: Query, token: Annotated[str, Depends(caller_token)]) -> Response:
+    async def query(asked: Query, by: Annotated[_Admitted, Depends(admitted)]) -> Response:
         with _SECONDS.labels("query").time():
-            found = await search(token, asked.query, asked.index, asked.filter, asked.top_k)
+            served = await pipelines.of(by.caller, asked)
+            found = await served.search(by.token, asked.query, asked.index, asked.filter, asked.top_k)
         matches = Matches(matches=tuple(map(_match, found.passages)), usage=found.usage)
         return Response(matches.to_json(), media_type="application/json")
 
     @app.post("/chat")
-    async def chat(asked: Chat, request: Request, token: Annotated[str, Depends(caller_token)]) -> Response:
-        events = answers.answer(token, asked)
+    async def chat(asked: Chat, request: Request, by: Annotated[_Admitted, Depends(admitted)]) -> Response:
+        served = await pipelines.of(by.caller, asked)
+        events = served.answers.answer(by.token, asked)
         # What fails before the first event is an ordinary error answer, with its status.
         first = await anext(events)
         stream = _stream(first, events, http.request_id_of(request))

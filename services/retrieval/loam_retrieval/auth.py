@@ -18,9 +18,9 @@ _PAUSE_SECONDS = 2.0
 
 
 class Doorkeeper:
-    """Lets in calls that carry a caller token for this tenant's retrieval."""
+    """Lets in calls that carry a caller token for retrieval: that of one tenant's pipeline, or (None) of any."""
 
-    def __init__(self, gateway: Gateway, tenant: str, pipeline: str) -> None:
+    def __init__(self, gateway: Gateway, tenant: str | None, pipeline: str | None) -> None:
         self._gateway = gateway
         self._tenant = tenant
         self._pipeline = pipeline
@@ -35,7 +35,8 @@ class Doorkeeper:
             caller = verify_caller(token, keys=keys, service=SERVICE, tenant=self._tenant)
         except InvalidCallerTokenError as error:
             raise InvalidApiKeyError(str(error)) from error
-        if caller.tenant != self._tenant or caller.pipeline != self._pipeline:
+        of_another = self._tenant not in {None, caller.tenant} or self._pipeline not in {None, caller.pipeline}
+        if caller.pipeline is None or of_another:
             raise ForbiddenError("the caller token is for another pipeline")
         return caller
 

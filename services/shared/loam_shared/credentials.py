@@ -32,7 +32,10 @@ def hash_api_key(key: str) -> str:
 
 @dataclass(frozen=True)
 class Caller:
-    """On whose behalf a service acts: everything that the ledger needs to charge the right accounts."""
+    """On whose behalf a service acts: everything that the ledger needs to charge the right accounts.
+
+    `serving` is the digest of what the retrieval pool is told along with the call (contracts/retrieval.py).
+    """
 
     tenant: str
     key_id: str
@@ -42,6 +45,7 @@ class Caller:
     pipeline: str | None = None
     agent: str | None = None
     run: str | None = None
+    serving: str | None = None
 
 
 class InvalidCallerTokenError(Exception):
@@ -69,6 +73,7 @@ def sign_caller(caller: Caller, *, service: str, lifetime_seconds: float, key: O
         "pipeline": caller.pipeline,
         "agent": caller.agent,
         "run": caller.run,
+        "serving": caller.serving,
     }
     header = {"alg": _ALGORITHM, "kid": key.kid}
     return jwt.encode(header, {name: value for name, value in claims.items() if value is not None}, key, [_ALGORITHM])
@@ -96,6 +101,7 @@ def verify_caller(token: str, *, keys: KeySet, service: str | None = None, tenan
         pipeline=claims.get("pipeline"),
         agent=claims.get("agent"),
         run=claims.get("run"),
+        serving=claims.get("serving"),
     )
 
 

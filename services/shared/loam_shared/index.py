@@ -20,14 +20,31 @@ def database_uri(bucket: str, prefix: str) -> str:
     return f"s3://{bucket}/{prefix}index"
 
 
+def tenant_prefix(tenant: str) -> str:
+    """Everything of a tenant begins with this, in the platform's bucket."""
+    return f"tenants/{tenant}/"
+
+
 def storage_options() -> dict[str, str]:
     """LanceDB's object store settings, by AWS's own environment variables.
 
-    Credentials are found by the object store itself. A stand-in for S3 is plain HTTP with the bucket in the path, which
-    must be asked for.
+    Credentials are found by the object store itself.
     """
-    options = {"aws_region": os.environ.get("AWS_REGION", "us-east-1")}
+    return options_at(*s3_of_environment())
+
+
+def s3_of_environment() -> tuple[str, str | None]:
+    """The region, and the endpoint where it is not AWS's own, by AWS's environment variables."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return os.environ.get("AWS_REGION", "us-east-1"), endpoint
+
+
+def options_at(region: str, endpoint: str | None) -> dict[str, str]:
+    """LanceDB's object store settings for S3 in a region, or for a stand-in at `endpoint`.
+
+    A stand-in for S3 is plain HTTP with the bucket in the path, which must be asked for.
+    """
+    options = {"aws_region": region}
     if endpoint:
         options |= {
             "aws_endpoint": endpoint,

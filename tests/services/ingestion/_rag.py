@@ -207,6 +207,7 @@ class Platform:
     internal: str
     admin: str
     bedrock: str
+    pool: Pod
     admin_token: str
     signing_key: Any
     session: aiohttp.ClientSession
@@ -240,7 +241,7 @@ class Platform:
 
     @contextlib.asynccontextmanager
     async def pipeline(self, spec: dict[str, Any] | None = None, **tenant_settings: Any) -> AsyncIterator[Pipeline]:
-        """A pipeline of a tenant of its own, without any of its pods running yet."""
+        """A pipeline of a tenant of its own, without any of its pods running yet. Mode Shared: the pool serves it."""
         tenant, key, workload_key = f"t{uuid.uuid4().hex[:10]}", new_api_key(), new_api_key()
         body = {"uid": tenant, "models": list(_MODELS), "budget": {"monthlyUsd": "100"}} | tenant_settings
         grant = (await self.put(f"tenants/{tenant}", body))["storage"]
@@ -252,13 +253,15 @@ class Platform:
         (folder / "pipeline.json").write_text(json.dumps(spec or SPEC))
         environment = _pod_environment(tenant, folder, self.internal, grant)
         [port] = embedded.free_ports(1)
-        retrieval = Pod("loam_retrieval", folder / "retrieval", environment, port)
+        is_shared = (spec or SPEC).get("serving", {}).get("mode") == "Shared"
+        retrieval = self.pool if is_shared else Pod("loam_retrieval", folder / "retrieval", environment, port)
         try:
             endpoint = {"uid": tenant, "spec": spec or SPEC, "endpoint": retrieval.url}
             await self.put(f"tenants/{tenant}/pipelines/handbook", endpoint)
             yield Pipeline(self, tenant, key, folder, environment, retrieval)
         finally:
-            retrieval.stop()
+            if not is_shared:
+                retrieval.stop()
 
     async def _key(self, tenant: str, name: str, key: str, **more: Any) -> None:
         await self.put(
@@ -293,13 +296,16 @@ async def platform(
     await administrator.execute(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
     await administrator.close()
     with embedded.scratch_folder() as folder, contextlib.ExitStack() as stack:
-        ports = embedded.free_ports(4)
+        ports = embedded.free_ports(5)
         bedrock = Pod("loam_bedrock_local", folder / "bedrock", {"LOAM_HOST": HOST}, ports[3])
         bedrock.start()
         stack.callback(bedrock.stop)
         signing_key, admin_token = new_signing_key(), uuid.uuid4().hex
         # Tests play faults on questions that were asked before, and count what models were asked.
         urls = {"LOAM_DATABASE_URL": postgres.url(database), "LOAM_REDIS_URL": valkey_url, "LOAM_CACHE_SECONDS": "0"}
+        pool = Pod("loam_retrieval", folder / "pool", {"LOAM_GATEWAY_URL": f"http://{HOST}:{ports[1]}"}, ports[4])
+        urls["LOAM_RETRIEVAL_POOL_URL"] = pool.url
+        stack.callback(pool.stop)
         environment = urls | _gateway_environment(folder, signing_key, admin_token, s3_endpoint, bedrock.url, ports)
         gateway = embedded.Server([sys.executable, "-m", "loam_gateway"], _made(folder / "gateway"))
         public, internal, admin = (f"http://{HOST}:{port}" for port in ports[:3])
@@ -308,7 +314,7 @@ async def platform(
         connector = aiohttp.TCPConnector(force_close=True)
         async with aiohttp.ClientSession(connector=connector) as session:
             made = Platform(
-                *(public, internal, admin, bedrock.url, admin_token, signing_key, session, connection, folder),
+                *(public, internal, admin, bedrock.url, pool, admin_token, signing_key, session, connection, folder),
                 *(gateway, environment | settings),
             )
             made.start_gateway()

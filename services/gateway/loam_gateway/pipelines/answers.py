@@ -11,11 +11,12 @@ from loam_gateway.directory.model import Principal
 from loam_gateway.ledger.model import IdempotencyClaim
 from loam_gateway.pipelines import catalog, conversations
 from loam_gateway.pipelines.model import PipelineId
+from loam_gateway.pipelines.pool import serving_part
 from loam_gateway.pipelines.replays import Replay, claimed
 from loam_gateway.pipelines.room import Room
 from loam_shared.contracts import Wire
 from loam_shared.contracts.internal import IndexPointer
-from loam_shared.contracts.retrieval import Chat, ChatEvent, Citation, Matches, Message, Query, Usage
+from loam_shared.contracts.retrieval import Chat, ChatEvent, Citation, Matches, Message, Query, Serving, Usage
 from loam_shared.credentials import Caller, sign_caller
 from loam_shared.errors import UnavailableError
 
@@ -93,8 +94,8 @@ class Answers:
         async with self._claimed(seconds) as replay:
             if replay and replay.kept:
                 return Matches.model_validate_json(replay.kept).model_copy(update={"usage": Usage()})
-            call, index = await self._call(seconds)
-            question = Query(query=ask.query, top_k=ask.top_k, filter=ask.filter, index=index)
+            call, index, serving = await self._call(seconds)
+            question = Query(query=ask.query, top_k=ask.top_k, filter=ask.filter, index=index, serving=serving)
             found = await self._room.retrieval.query(call, question)
             if replay:
                 await replay.keep(found.to_json().encode())
@@ -108,17 +109,18 @@ class Answers:
             if replay and replay.kept:
                 yield _again(replay.kept)
                 return
-            call, index = await self._call(seconds)
-            said_before = await self._recalled(ask)
-            question = Chat(messages=(*said_before, *ask.messages), filter=ask.filter, index=index)
+            call, index, serving = await self._call(seconds)
+            messages = (*await self._recalled(ask), *ask.messages)
+            question = Chat(messages=messages, filter=ask.filter, index=index, serving=serving)
             async with self._room.retrieval.chat(call, question) as events:
                 yield self._completed(ask, replay, await _begun(events))
 
     def _claimed(self, seconds: float) -> AbstractAsyncContextManager[Replay | None]:
         return claimed(self._room.pool, self._room.vault, self._caller, self._claim, seconds=seconds)
 
-    async def _call(self, seconds: float) -> tuple[Call, IndexPointer | None]:
-        serving = await catalog.serving(self._room.pool, self._pipeline)
+    async def _call(self, seconds: float) -> tuple[Call, IndexPointer | None, Serving | None]:
+        found = await catalog.serving(self._room.pool, self._pipeline)
+        told = await serving_part(self._room, self._pipeline, found.endpoint)
         caller = Caller(
             tenant=self._caller.tenant,
             key_id=self._caller.key_id,
@@ -126,9 +128,10 @@ class Answers:
             user=self._caller.user,
             scopes=tuple(sorted(self._caller.scopes)),
             pipeline=self._pipeline.name,
+            serving=told.digest if told else None,
         )
         token = sign_caller(caller, service="retrieval", lifetime_seconds=seconds, key=self._room.signing_key)
-        return Call(serving.endpoint, token, self._request_id, seconds), serving.index
+        return Call(found.endpoint, token, self._request_id, seconds), found.index, told
 
     @property
     def _owner(self) -> str:

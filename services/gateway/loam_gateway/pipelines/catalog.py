@@ -122,6 +122,7 @@ def _state(row: asyncpg.Record) -> PipelineState:
         pending=row["pending"],
         failed=row["failed"],
         chunks=row["chunks"],
+        queued=row["queued"],
         index_version=row["index_version"],
         last_sync_time=row["last_sync_at"],
         sync_error=row["sync_error"],
@@ -172,8 +173,7 @@ SELECT p.tenant, p.name, p.last_sync_at, p.sync_error,
        d.documents, d.pending, d.failed, d.indexed, b.version AS building, d.built,
        (SELECT reason FROM index_versions r WHERE (r.tenant, r.pipeline) = (p.tenant, p.name)
            AND r.state = 'Rejected' AND r.version = p.versions) AS rejected,
-       (SELECT count(*) FROM jobs j WHERE (j.tenant, j.pipeline) = (p.tenant, p.name)
-           AND (j.due_at <= now() OR p.lease_expires_at > now())) AS queued
+       (SELECT count(*) FROM jobs WHERE (tenant, pipeline) = (p.tenant, p.name) AND due_at <= now()) AS queued
 FROM pipelines p
 LEFT JOIN index_versions v ON (v.tenant, v.pipeline, v.version) = (p.tenant, p.name, p.index_version)
 LEFT JOIN index_versions b ON (b.tenant, b.pipeline, b.state) = (p.tenant, p.name, 'Building')

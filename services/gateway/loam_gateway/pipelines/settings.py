@@ -31,5 +31,7 @@ class PipelineSettings(BaseSettings):
     """How long a search may take."""
     chat_timeout: float = Field(default=300, gt=0)
     """How long an answer may take."""
+    retrieval_pool_url: str | None = None
+    """Where the platform's retrieval pool answers, exactly as the operator is told it. None: there is none."""
     conversation_ttl_seconds: float = Field(default=24 * 3600, gt=0)
     """How long after its last question a session is remembered."""

@@ -5,13 +5,15 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from loam_shared.index import tenant_prefix
+
 _IAM_NAME_LIMIT = 64
 _BUCKET = re.compile(r"[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]")
 
 
 def prefix_of(tenant: str) -> str:
     """Everything of a tenant begins with this."""
-    return f"tenants/{tenant}/"
+    return tenant_prefix(tenant)
 
 
 def user_of(tenant: str) -> str:

@@ -14,7 +14,7 @@ from loam_gateway.adapters.s3 import ObjectStore
 from loam_gateway.storage.policy import access_policy, is_bucket, prefix_of, user_of
 from loam_gateway.vault import Vault, VaultError
 from loam_shared.contracts.admin import StorageGrant
-from loam_shared.errors import ConflictError, InvalidRequestError
+from loam_shared.errors import ConflictError, InvalidRequestError, UnavailableError
 
 Policy = Literal["Retain", "Delete"]
 _PAGES_PER_CALL = 10
@@ -63,6 +63,17 @@ class Storage:
             key = await self._login(tenant, _taken_over(tenant, row, uid, adopt=adopt), source_buckets)
             sealed = self._vault.encrypt(key.secret.encode(), purpose=_PURPOSE) if key else None
             await connection.execute(_ACTIVATE, tenant, uid, key and key.key_id, sealed)
+        return self._grant(tenant, key)
+
+    async def grant(self, tenant: str) -> StorageGrant:
+        """The login that the tenant has. Raises UnavailableError where there is none, or none that is known here."""
+        row = await self._pool.fetchrow(_HELD, tenant)
+        key = None if row is None else self._known_key(row)
+        if key is None:
+            raise UnavailableError(
+                f"no storage login of {tenant} is held here, without which only pods of its own serve its pipelines",
+                retry_after=5,
+            )
         return self._grant(tenant, key)
 
     async def purge(self, tenant: str, *, uid: str, policy: Policy) -> bool:
@@ -146,6 +157,7 @@ def _taken_over(tenant: str, row: asyncpg.Record | None, uid: str, *, adopt: boo
 
 
 _REGISTER = "INSERT INTO tenant_storage (tenant, uid) VALUES ($1, $2) ON CONFLICT DO NOTHING"
+_HELD = "SELECT access_key_id, secret_access_key FROM tenant_storage WHERE tenant = $1 AND state = 'Active'"
 _LOCK = "SELECT * FROM tenant_storage WHERE tenant = $1 FOR UPDATE"
 _ACTIVATE = """
 UPDATE tenant_storage SET uid = $2, state = 'Active', access_key_id = $3, secret_access_key = $4 WHERE tenant = $1

@@ -207,7 +207,8 @@ class Building(Wire):
 class PipelineState(Wire):
     """What the status of a RagPipeline says about its documents.
 
-    `rejected` tells why the newest version was not put into service. `queued` counts the jobs that are due.
+    `rejected` tells why the newest version was not put into service. `queued` jobs are due, or a worker is
+    at them.
     """
 
     documents: int = 0

@@ -8,14 +8,32 @@
 
 The gateway says with each call which version of the index counts, so an answer never mixes two of them. A pipeline
 without any committed index sends no `index`, and gets no matches.
+
+A pipeline's own pods know its spec and storage. The platform's pool, which serves the pipelines of many tenants, knows
+nothing and is told both with each call, in `serving`; the caller token names that part by its digest, so nobody but the
+gateway can make one.
 """
 
+import hashlib
 from typing import Any, Literal
 
 from pydantic import Field
 
 from loam_shared.contracts import Wire
+from loam_shared.contracts.admin import StorageGrant
 from loam_shared.contracts.internal import IndexPointer
+
+
+class Serving(Wire):
+    """What a pipeline is served by: the parts of its spec that retrieval reads, and its tenant's storage."""
+
+    spec: dict[str, Any]
+    storage: StorageGrant
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it in hex, as the caller token carries it."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
 class Query(Wire):
@@ -25,6 +43,7 @@ class Query(Wire):
     top_k: int | None = Field(default=None, ge=1, le=100)
     filter: dict[str, str | list[str]] = Field(default_factory=dict)
     index: IndexPointer | None = None
+    serving: Serving | None = Field(default=None, repr=False)
 
 
 class Span(Wire):
@@ -74,6 +93,7 @@ class Chat(Wire):
     messages: tuple[Message, ...] = Field(min_length=1, max_length=200)
     filter: dict[str, str | list[str]] = Field(default_factory=dict)
     index: IndexPointer | None = None
+    serving: Serving | None = Field(default=None, repr=False)
 
 
 class Citation(Wire):
