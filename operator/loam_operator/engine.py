@@ -7,7 +7,7 @@ there then. So it may be killed at any moment and goes on from whatever it finds
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import structlog
@@ -58,7 +58,8 @@ class Engine:
         self._known: dict[Ref, tuple[object, ...]] = {}
         # Less than the time between two looks around, so that each of them tells the gateway again.
         pushes = Pushes(gateway, settings.resync_seconds / 2, time.monotonic)
-        self.context = Context(cluster, pushes, settings.platform, clock)
+        idle_limit = timedelta(seconds=settings.ingestion_idle_seconds)
+        self.context = Context(cluster, pushes, settings.platform, clock, idle_limit)
 
     async def run(self) -> None:
         """Reconcile until cancelled."""

@@ -2,6 +2,8 @@
 
 RETRIEVAL = "retrieval"
 INGESTION = "ingestion"
+RETRIEVAL_POOL = "loam-retrieval-pool"
+"""The Deployment of the platform's retrieval pool, in the platform's namespace; the operator does not make it."""
 STORAGE_SECRET = "loam-storage"  # noqa: S105 - a name
 OPERATOR_SECRETS = "loam-operator-secrets"
 """The RoleBinding by which the operator reads and writes the Secrets of a tenant's namespace."""

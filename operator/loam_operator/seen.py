@@ -48,7 +48,10 @@ class SeenApiKey:
 
 @dataclass(frozen=True)
 class SeenPipeline:
-    """A RagPipeline, whose it is, the models it names, its sources in ConfigMaps, its Secrets and its Deployments."""
+    """A RagPipeline, whose it is, the models it names, its sources in ConfigMaps, its Secrets and its Deployments.
+
+    `pool` is the Deployment of the platform's retrieval pool, where the operator sees it.
+    """
 
     pipeline: RagPipeline
     tenant: Tenant | None
@@ -59,3 +62,4 @@ class SeenPipeline:
     storage_secret: Manifest | None
     retrieval: Manifest | None
     ingestion: Manifest | None
+    pool: Manifest | None = None

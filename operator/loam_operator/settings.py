@@ -24,6 +24,9 @@ class Platform(BaseModel):
     gateway_public_url: str = "http://loam-gateway.loam-system.svc:8080"
     """Base URL that tenants are told in their status."""
     gateway_internal_port: int = 8081
+    retrieval_pool_url: str = "http://loam-retrieval-pool.loam-system.svc:8080"
+    """Where the platform's retrieval pool answers, which serves pipelines of the mode Shared; the gateway's
+    LOAM_RETRIEVAL_POOL_URL is the same."""
     storage_cidrs: tuple[str, ...] = ()
     """Where pods may reach the object storage (a VPC endpoint, say); no way is opened when empty."""
     storage_port: int = 443
@@ -54,6 +57,8 @@ class Settings(BaseSettings):
     """After this long every object is reconciled and pushed to the gateway again, come what may."""
     states_seconds: float = Field(default=10, gt=0)
     """How often spend and indexing are asked of the gateway, for status."""
+    ingestion_idle_seconds: float = Field(default=300, gt=0)
+    """After so long without anything to ingest a pipeline's worker is stopped, until there is something again."""
     kubeconfig: Path | None = None
     """Which kubeconfig to use outside of a cluster; the current one without it."""
     health_port: int | None = None

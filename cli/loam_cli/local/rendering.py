@@ -35,4 +35,5 @@ def _of_pipelines(cluster: LocalCluster, platform: Platform) -> Iterator[Manifes
     for held in cluster.list(API_VERSION, "RagPipeline"):
         seen = observe_pipeline.observe(cluster, Ref.of(held), platform)
         if seen is not None and seen.tenant is not None:
-            yield from render_pipeline.render(seen, seen.tenant.metadata.name, platform)
+            own_pods = seen.pipeline.spec.serving.mode == "Dedicated"
+            yield from render_pipeline.render(seen, seen.tenant.metadata.name, platform, own_pods=own_pods)

@@ -1,10 +1,10 @@
 """Whether a RagPipeline can be served, and how far it has come."""
 
-from typing import Any
-
 from loam_operator.api.v1alpha1 import ModelRoute, RagPipeline
 from loam_operator.decide.facts import Fact, fails, holds, unknown
+from loam_operator.decide.running import POOL_SERVES, answering, is_available, is_pool_starting, is_suspended
 from loam_operator.keys import is_owned
+from loam_operator.names import RETRIEVAL, RETRIEVAL_POOL
 from loam_operator.seen import SeenPipeline
 from loam_shared.contracts.admin import PipelineState
 
@@ -27,8 +27,13 @@ def _tenant(seen: SeenPipeline) -> Fact | None:
 
 
 def _mode(seen: SeenPipeline) -> Fact | None:
-    if seen.pipeline.spec.serving.mode == "Shared":
-        return fails(_ACCEPTED, "NotServed", "this version of Loam serves the mode Dedicated only")
+    """The pool has no identity of its own, so it needs a login of the tenant's that can be passed on."""
+    secret = seen.storage_secret or {}
+    if seen.pipeline.spec.serving.mode == "Shared" and "AWS_ACCESS_KEY_ID" not in (secret.get("data") or {}):
+        message = "spec.serving.mode: Shared needs storage logins (the gateway's LOAM_STORAGE_IDENTITIES=Iam)"
+        return fails(
+            _ACCEPTED, "NoStorageLogin", f"{message}; here pods bring identities of their own, so use Dedicated"
+        )
     return None
 
 
@@ -85,22 +90,21 @@ def _key_secret(seen: SeenPipeline) -> Fact | None:
 
 
 def serving(seen: SeenPipeline, accepted: Fact) -> Fact:
-    """Whether its pods run."""
+    """Whether questions are answered. An ingestion worker comes and goes with its work, and is none of it."""
     if accepted.status != "True":
         return fails("Serving", "NotAccepted", "the manifest is not accepted")
-    if seen.tenant is not None and seen.tenant.spec.suspended:
+    if is_suspended(seen):
         return fails("Serving", "Suspended", "the tenant is suspended")
-    for deployment in (seen.retrieval, seen.ingestion):
-        if deployment is None or not _available(deployment):
-            name = deployment["metadata"]["name"] if deployment else f"{seen.pipeline.metadata.name}-retrieval"
-            return fails("Serving", "PodsStarting", f'Deployment "{name}" has no pod that is ready yet')
+    name, who = f"{seen.pipeline.metadata.name}-{RETRIEVAL}", answering(seen)
+    if who.pool and is_pool_starting(seen):
+        message = f'Deployment "{RETRIEVAL_POOL}" of the platform has no pod that is ready yet'
+        return fails("Serving", "PoolStarting", message)
+    if who.pool:
+        meanwhile = f'until Deployment "{name}" has a pod that is ready' if who.own_pods else ""
+        return holds("Serving", POOL_SERVES, meanwhile)
+    if not is_available(seen.retrieval):
+        return fails("Serving", "PodsStarting", f'Deployment "{name}" has no pod that is ready yet')
     return holds("Serving", "PodsReady")
-
-
-def _available(deployment: dict[str, Any]) -> bool:
-    status = deployment.get("status") or {}
-    fresh = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
-    return bool(fresh and status.get("availableReplicas", 0) >= 1)
 
 
 def left_out(pipeline: RagPipeline) -> str:
@@ -111,12 +115,15 @@ def left_out(pipeline: RagPipeline) -> str:
     return f"{' and '.join(names)}: not served by this version, searches go on without" if names else ""
 
 
-def indexed(state: PipelineState | None) -> Fact:
+def indexed(seen: SeenPipeline, state: PipelineState | None) -> Fact:
     """Whether every document is in the index."""
     if state is None:
         return unknown("Indexed", "NotRead", "the gateway has not said yet what is indexed")
     if state.pending:
-        return fails("Indexed", "Indexing", f"{state.pending} of {state.documents} documents wait to be indexed")
+        waiting = f"{state.pending} of {state.documents} documents wait to be indexed"
+        if is_available(seen.ingestion):
+            return fails("Indexed", "Indexing", waiting)
+        return fails("Indexed", "WorkerStarting", f"{waiting}, and the ingestion worker has no pod that is ready yet")
     if state.rejected:
         return fails("Indexed", "VersionRejected", f"the new version of the index is not in service: {state.rejected}")
     if building := state.building:

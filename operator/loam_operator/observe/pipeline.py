@@ -2,7 +2,7 @@
 
 from loam_operator.api.v1alpha1 import RagPipeline
 from loam_operator.cluster import Cluster, Ref
-from loam_operator.names import INGESTION, RETRIEVAL, STORAGE_SECRET, key_secret
+from loam_operator.names import INGESTION, RETRIEVAL, RETRIEVAL_POOL, STORAGE_SECRET, key_secret
 from loam_operator.observe.world import config_map, read, route, secret, tenant_of
 from loam_operator.seen import SeenPipeline
 from loam_operator.settings import Platform
@@ -24,4 +24,5 @@ def observe(cluster: Cluster, ref: Ref, platform: Platform) -> SeenPipeline | No
         storage_secret=secret(cluster, STORAGE_SECRET, ref.namespace),
         retrieval=cluster.get(Ref("apps/v1", "Deployment", f"{ref.name}-{RETRIEVAL}", ref.namespace)),
         ingestion=cluster.get(Ref("apps/v1", "Deployment", f"{ref.name}-{INGESTION}", ref.namespace)),
+        pool=cluster.get(Ref("apps/v1", "Deployment", RETRIEVAL_POOL, platform.namespace)),
     )

@@ -10,6 +10,7 @@ from loam_operator.apply.secrets import write_key
 from loam_operator.cluster import Manifest, Ref
 from loam_operator.decide import pipeline as decide
 from loam_operator.decide.facts import Fact, conditions, fails, holds, ready
+from loam_operator.decide.running import answering, has_work, is_pool_starting, workers
 from loam_operator.keys import StoredKey, stored
 from loam_operator.names import RETRIEVAL, SERVICE_PORT, key_secret
 from loam_operator.observe.pipeline import observe
@@ -38,23 +39,39 @@ async def reconcile(context: Context, ref: Ref) -> Outcome:
         await _report(context, seen, obstacle or fails("Accepted", "NoTenant", ""), None)
         return DONE
     await status.hold(context.cluster, seen.pipeline)
-    state, accepted = await _serve(context, seen, seen.tenant.metadata.name)
-    await _report(context, seen, accepted, state)
-    return DONE if accepted.status == "True" else RETRY
-
-
-async def _serve(context: Context, seen: SeenPipeline, tenant: str) -> tuple[PipelineState | None, Fact]:
     try:
-        key_manifest = await _give_key(context, seen, tenant)
-        url = context.cluster.url(render.service_ref(seen.pipeline), SERVICE_PORT)
-        state = await context.pushes.pipeline(tenant, seen.pipeline.metadata.name, render.put(seen.pipeline, url))
-        live_key = secret(context.cluster, key_secret(seen.pipeline.metadata.name), seen.pipeline.metadata.namespace)
-        manifests = render.render(replace(seen, key_secret=live_key), tenant, context.platform)
-        await apply_all(context.cluster, manifests)
-        await prune(context.cluster, seen.pipeline, seen.pipeline.metadata.namespace, keep=[key_manifest, *manifests])
+        state, again = await _serve(context, seen, seen.tenant.metadata.name)
     except LoamError as error:
-        return None, fails("Accepted", reason_of(error), error.message)
-    return state, holds("Accepted", "Accepted")
+        await _report(context, seen, fails("Accepted", reason_of(error), error.message), None)
+        return RETRY
+    await _report(context, seen, holds("Accepted", "Accepted"), state)
+    return again
+
+
+async def _serve(context: Context, seen: SeenPipeline, tenant: str) -> tuple[PipelineState, Outcome]:
+    """Have it answered and its documents ingested; how far they are, and when to look again."""
+    name, namespace = seen.pipeline.metadata.name, seen.pipeline.metadata.namespace
+    key_manifest = await _give_key(context, seen, tenant)
+    who = answering(seen)
+    own_url = context.cluster.url(render.service_ref(seen.pipeline), SERVICE_PORT)
+    url = context.platform.retrieval_pool_url if who.pool else own_url
+    pushed = await context.pushes.pipeline(tenant, name, render.put(seen.pipeline, url))
+    state = context.reports.pipelines.get(f"{tenant}/{name}") or pushed
+    ingesting, again = _ingesting(context, seen, f"{tenant}/{name}", state)
+    seen = replace(seen, key_secret=secret(context.cluster, key_secret(name), namespace))
+    manifests = render.render(seen, tenant, context.platform, own_pods=who.own_pods, workers=ingesting)
+    await apply_all(context.cluster, manifests)
+    await prune(context.cluster, seen.pipeline, namespace, keep=[key_manifest, *manifests])
+    return state, _SOON if seen.pipeline.spec.serving.mode == "Shared" and is_pool_starting(seen) else again
+
+
+def _ingesting(context: Context, seen: SeenPipeline, path: str, state: PipelineState) -> tuple[int, Outcome]:
+    """How many workers ingest, and when one that has nothing to do may be stopped."""
+    idle = context.reports.idle(path, context.clock(), works=has_work(state))
+    wanted = workers(seen, state, idle, context.idle_limit)
+    if wanted and not has_work(state):
+        return wanted, Outcome(after=(context.idle_limit - idle).total_seconds())
+    return wanted, DONE
 
 
 async def _give_key(context: Context, seen: SeenPipeline, tenant: str) -> Manifest:
@@ -73,7 +90,12 @@ async def _report(context: Context, seen: SeenPipeline, accepted: Fact, pushed: 
     tenant = seen.tenant.metadata.name if seen.tenant else ""
     state = context.reports.pipelines.get(f"{tenant}/{pipeline.metadata.name}") or pushed
     facts = [accepted, decide.serving(seen, accepted)]
-    whole = [ready(facts, decide.left_out(pipeline)), *facts, decide.indexed(state), decide.synced(pipeline, state)]
+    whole = [
+        ready(facts, decide.left_out(pipeline)),
+        *facts,
+        decide.indexed(seen, state),
+        decide.synced(pipeline, state),
+    ]
     generation = pipeline.metadata.generation
     said = RagPipelineStatus(
         observed_generation=generation,
@@ -111,6 +133,7 @@ async def _finalize(context: Context, seen: SeenPipeline) -> Outcome:
                 return _SOON
             context.pushes.forget("key", tenant, metadata.uid)
             context.pushes.forget("pipeline", tenant, metadata.name)
+            context.reports.idle_since.pop(f"{tenant}/{metadata.name}", None)
     await status.release(context.cluster, seen.pipeline)
     return DONE
 

@@ -19,18 +19,26 @@ _CONFIG_FILE = "pipeline.json"
 _INGESTION_RESOURCES = {"requests": {"cpu": "250m", "memory": "512Mi"}, "limits": {"memory": "1536Mi"}}
 
 
-def render(seen: SeenPipeline, tenant: str, platform: Platform) -> list[Manifest]:
-    """Everything of the pipeline's but the Secret with its key, in the order in which it is applied."""
-    workloads = [_retrieval(seen, tenant, platform), _ingestion(seen, tenant, platform)]
-    accounts = [
-        _manifest(seen, tenant, "v1", "ServiceAccount", part, automountServiceAccountToken=False)
-        for part in (RETRIEVAL, INGESTION)
-    ]
+def render(
+    seen: SeenPipeline, tenant: str, platform: Platform, *, own_pods: bool = True, workers: int = 1
+) -> list[Manifest]:
+    """Everything of the pipeline's but the Secret with its key, in the order in which it is applied.
+
+    Without `own_pods` the platform's pool answers, and there is nothing that would; `workers` ingest.
+    """
     return [
         configuration_map(seen, tenant),
-        *accounts,
+        _account(seen, tenant, INGESTION),
+        _ingestion(seen, tenant, platform, workers),
+        *(_answering(seen, tenant, platform) if own_pods else ()),
+    ]
+
+
+def _answering(seen: SeenPipeline, tenant: str, platform: Platform) -> list[Manifest]:
+    return [
+        _account(seen, tenant, RETRIEVAL),
         *_network(seen, tenant, platform),
-        *workloads,
+        _retrieval(seen, tenant, platform),
         _service(seen, tenant),
         _autoscaler(seen, tenant),
         _manifest(
@@ -87,7 +95,11 @@ def _retrieval(seen: SeenPipeline, tenant: str, platform: Platform) -> Manifest:
     return _deployment(seen, tenant, platform, container, inputs, 0 if _is_suspended(seen) else None)
 
 
-def _ingestion(seen: SeenPipeline, tenant: str, platform: Platform) -> Manifest:
+def _account(seen: SeenPipeline, tenant: str, part: str) -> Manifest:
+    return _manifest(seen, tenant, "v1", "ServiceAccount", part, automountServiceAccountToken=False)
+
+
+def _ingestion(seen: SeenPipeline, tenant: str, platform: Platform, workers: int) -> Manifest:
     sources = [manifest for manifest in seen.config_maps.values() if manifest is not None]
     volumes = [_config_volume(seen), _secret_volume(seen)]
     mounts = [_mount("config", _CONFIG), _mount("key", _KEY)]
@@ -107,7 +119,7 @@ def _ingestion(seen: SeenPipeline, tenant: str, platform: Platform) -> Manifest:
         mounts=tuple(mounts),
     )
     inputs = fingerprint([seen.storage_secret, seen.key_secret, configuration_map(seen, tenant), *sources])
-    return _deployment(seen, tenant, platform, container, inputs, 0 if _is_suspended(seen) else 1)
+    return _deployment(seen, tenant, platform, container, inputs, workers)
 
 
 def _projected(config_maps: list[Manifest]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from loam_operator.cluster import Ref
 from loam_operator.decide import apikey, facts, pipeline, tenant
 from loam_operator.keys import StoredKey
 from loam_operator.observe import apikey as observe_key
+from loam_operator.observe import pipeline as observe_pipeline
 from loam_operator.observe import tenant as observe_tenant
 from loam_operator.render.apikey import secret as render_secret
 from loam_operator.settings import Platform
@@ -139,15 +140,23 @@ def test_no_key_is_made_where_it_would_open_nothing(acme, change: Callable, reas
     assert obstacle.reason == reason
 
 
+PIPELINE = Ref(API, "RagPipeline", "handbook", "acme")
+
+
 @pytest.mark.parametrize(
-    ("state", "status", "reason"),
+    ("state", "replicas", "status", "reason"),
     [
-        (None, "Unknown", "NotRead"),
-        (admin.PipelineState(documents=3, pending=1), "False", "Indexing"),
-        (admin.PipelineState(documents=3, failed=2), "False", "DocumentsFailed"),
-        (admin.PipelineState(documents=3, chunks=9), "True", "Indexed"),
+        (None, 1, "Unknown", "NotRead"),
+        (admin.PipelineState(documents=3, pending=1), 1, "False", "Indexing"),
+        (admin.PipelineState(documents=3, pending=1), 0, "False", "WorkerStarting"),
+        (admin.PipelineState(documents=3, failed=2), 0, "False", "DocumentsFailed"),
+        (admin.PipelineState(documents=3, chunks=9), 0, "True", "Indexed"),
     ],
 )
-def test_indexed_tells_how_far_the_documents_are(state: admin.PipelineState | None, status: str, reason: str) -> None:
-    fact = pipeline.indexed(state)
+def test_indexed_tells_how_far_the_documents_are(
+    acme, state: admin.PipelineState | None, replicas: int, status: str, reason: str
+) -> None:
+    seen = observe_pipeline.observe(acme, PIPELINE, Platform())
+    worker = {"metadata": {"generation": 1}, "status": {"observedGeneration": 1, "availableReplicas": replicas}}
+    fact = pipeline.indexed(replace(seen, ingestion=worker), state)
     assert (fact.status, fact.reason) == (status, reason)
