@@ -24,6 +24,7 @@ from loam_cli.local.data import DataFolder, PlatformSecrets, Ports
 from loam_cli.local.kubelet import Kubelet
 from loam_cli.local.manifests import without_namespace
 from loam_cli.local.pods import Planner
+from loam_cli.local.pool import Pool, is_pool
 from loam_cli.local.process import Guard, Program, State, Supervised, last_words, run_to_end, said_since_start
 from loam_cli.local.report import Report
 from loam_cli.local.servers import HOST, Addresses, Servers, inherited_environment
@@ -150,10 +151,12 @@ async def running(options: Options, report: Report) -> AsyncIterator[LocalPlatfo
         stack.push_async_callback(starter.stop)
         await starter.start()
         kubelet = Kubelet(cluster, _planner(cluster, data, ports), guard, http, data.logs, report.process)
-        engine = await stack.enter_async_context(_operator(cluster, servers))
+        names = _names(addresses)
+        engine = await stack.enter_async_context(_operator(cluster, servers, names))
         buckets = SourceBuckets(cluster, servers)
         buckets.write_profile(data)
-        await stack.enter_async_context(in_background(kubelet.run(), engine.run(), buckets.run()))
+        pool = Pool(cluster, names)
+        await stack.enter_async_context(in_background(pool.run(), kubelet.run(), engine.run(), buckets.run()))
         platform = LocalPlatform(data, addresses, cluster, engine, kubelet, starter.running)
         await stack.enter_async_context(_reachable(platform, servers))
         await platform.apply(options.manifests)
@@ -276,18 +279,21 @@ class LossyLog:
         """Nothing is held back."""
 
 
-@asynccontextmanager
-async def _operator(cluster: LocalCluster, servers: Servers) -> AsyncIterator[Engine]:
-    """The operator itself, on the local cluster instead of Kubernetes; its log goes to a file like the others'."""
-    addresses = servers.addresses
-    names = PlatformNames(
+def _names(addresses: Addresses) -> PlatformNames:
+    return PlatformNames(
         gateway_internal_url=addresses.url("internal"),
         gateway_internal_port=addresses.internal,
         gateway_public_url=addresses.url("public"),
+        retrieval_pool_url=addresses.url("pool"),
     )
+
+
+@asynccontextmanager
+async def _operator(cluster: LocalCluster, servers: Servers, names: PlatformNames) -> AsyncIterator[Engine]:
+    """The operator itself, on the local cluster instead of Kubernetes; its log goes to a file like the others'."""
     settings = OperatorSettings(
         platform=names,
-        admin_url=addresses.url("admin"),
+        admin_url=servers.addresses.url("admin"),
         admin_token_file=servers.secrets.admin_token_file,
         states_seconds=_STATES_SECONDS,
     )
@@ -326,6 +332,8 @@ def _planner(cluster: LocalCluster, data: DataFolder, ports: Ports) -> Planner:
 
 def _listener(ref: Ref) -> str:
     """The name under which a port is remembered; a Deployment and its Service bear the same name, so share it."""
+    if is_pool(ref, PlatformNames()):
+        return "pool"
     return f"{ref.namespace}/{ref.name}"
 
 

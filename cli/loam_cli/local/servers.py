@@ -49,13 +49,14 @@ class Addresses:
     public: int
     internal: int
     admin: int
+    pool: int
 
     @classmethod
     def choose(cls, ports: Ports) -> "Addresses":
         """A port for each, as far as possible the one it had before."""
         return cls(**{name: ports.of(name) for name in cls.__dataclass_fields__})
 
-    def url(self, name: Literal["storage", "bedrock", "public", "internal", "admin"]) -> str:
+    def url(self, name: Literal["storage", "bedrock", "public", "internal", "admin", "pool"]) -> str:
         """The base URL of one of the HTTP servers."""
         return f"http://{HOST}:{getattr(self, name)}"
 
@@ -192,6 +193,7 @@ class Servers:
             "LOAM_PUBLIC_PORT": str(addresses.public),
             "LOAM_INTERNAL_PORT": str(addresses.internal),
             "LOAM_ADMIN_PORT": str(addresses.admin),
+            "LOAM_RETRIEVAL_POOL_URL": addresses.url("pool"),
             "LOAM_ADMIN_TOKEN_FILE": str(secrets.admin_token_file),
             "LOAM_ENCRYPTION_KEY_FILE": str(secrets.encryption_key_file),
             "LOAM_SIGNING_KEY_FILE": str(secrets.signing_key_file),

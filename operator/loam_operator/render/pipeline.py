@@ -58,11 +58,11 @@ def service_ref(pipeline: RagPipeline) -> Ref:
 
 
 def configuration_map(seen: SeenPipeline, tenant: str) -> Manifest:
-    """The pipeline's spec as its pods read it."""
+    """The pipeline's spec as its pods read it. How many of them there are, and whether any, is not theirs to know."""
     name = configuration(seen.pipeline.metadata.name)
     meta = metadata(seen.pipeline, tenant, name, namespace=seen.pipeline.metadata.namespace)
-    spec = json.dumps(seen.pipeline.spec.to_manifest(), indent=2, sort_keys=True)
-    return manifest("v1", "ConfigMap", meta, data={_CONFIG_FILE: spec})
+    spec = {name: part for name, part in seen.pipeline.spec.to_manifest().items() if name != "serving"}
+    return manifest("v1", "ConfigMap", meta, data={_CONFIG_FILE: json.dumps(spec, indent=2, sort_keys=True)})
 
 
 def put(pipeline: RagPipeline, endpoint: str) -> PipelinePut:

@@ -288,6 +288,28 @@ async def is_gone(kube: Kube, ref: Ref) -> bool:
     return await kube.get(ref) is None
 
 
+async def test_a_shared_pipeline_keeps_no_pods_that_answer_and_is_answered_until_it_has_them_again(acme: Kube) -> None:
+    answering = {ref for ref, _ in await owned(acme) if ref.name == "handbook-retrieval"}
+    await acme.edit(PIPELINE, {"spec": {"serving": {"mode": "Shared"}}})
+    await until(lambda: says_serving(acme, "PoolServes"), "the pool serves")
+    for ref in answering:
+        await until(lambda ref=ref: is_gone(acme, ref), f"{ref} is gone")
+    await until(lambda: is_quiet(acme), "nothing moves any more")
+    await acme.edit(PIPELINE, {"spec": {"serving": {"mode": "Dedicated"}}})
+    await until(lambda: exist(acme, answering), "all of it is there again")
+    assert await acme.condition(PIPELINE, "Serving") == ("True", "PoolServes")
+    await settled(acme)
+    assert await says_serving(acme, "PodsReady")
+
+
+async def says_serving(kube: Kube, reason: str) -> bool:
+    return await kube.condition(PIPELINE, "Serving") == ("True", reason)
+
+
+async def exist(kube: Kube, refs: set[Ref]) -> bool:
+    return refs <= {ref for ref, _ in await owned(kube)}
+
+
 async def test_a_suspended_tenant_runs_nothing_and_keeps_everything(acme: Kube, gateway) -> None:
     await acme.edit(TENANT, {"spec": {"suspended": True}})
     await until(lambda: replicas_are(acme, {0}), "all Deployments are scaled to zero")

@@ -170,7 +170,6 @@ async def is_gone(kube: Kube, ref: Ref) -> bool:
         ({"generation": {"model": "bad-embed"}}, "ModelCannotChat", "Chat"),
         ({"sources": [{"configMap": {"name": "no-such"}}]}, "ConfigMapMissing", "no-such"),
         ({"sources": [{"s3": {"bucket": "other-docs"}}]}, "BucketNotAllowed", "other-docs"),
-        ({"serving": {"mode": "Shared"}}, "NotServed", "Dedicated"),
     ],
 )
 async def test_a_pipeline_that_cannot_be_served_says_why_and_makes_nothing(
