@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos soak lint bench bench-gateway bench-litellm bench-fairness bench-ledger generate lock clean bench-start conformance
+.PHONY: help install demo test chaos soak lint bench bench-gateway bench-litellm bench-fairness bench-ledger generate lock clean bench-start conformance isolation
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ soak: STEPS ?= 1000000
 soak: MINUTES ?= 120
 soak: install ## compare the ledger with the simplest one, for STEPS=1000000 steps or MINUTES=120 minutes
 	$(BIN)/python -m tests.chaos.soak $(STEPS) $(MINUTES)
+
+isolation: QUERIES ?= 10000
+isolation: install ## ask as one tenant for what is another's, in all the ways we know (QUERIES=10000)
+	LOAM_ISOLATION_QUERIES=$(QUERIES) $(BIN)/pytest --timeout=1500 tests/services/retrieval/test_isolation.py
 
 lint: install ## linters, types, layers, generated files
 	$(BIN)/ruff check

@@ -1,10 +1,14 @@
 """Tenants' LanceDB databases in S3: a process may have hundreds of them open, with one bounded cache for all."""
 
 import lancedb
+import structlog
 
 from loam_retrieval.adapters.index import Index
 from loam_shared.contracts.admin import StorageGrant
+from loam_shared.errors import UnavailableError
 from loam_shared.index import database_uri, options_at
+
+_log = structlog.get_logger()
 
 
 class Databases:
@@ -16,9 +20,17 @@ class Databases:
         )
 
     async def index(self, grant: StorageGrant) -> Index:
-        """The index in a tenant's storage, reached by the grant's login or, where it has none, the pod's identity."""
+        """The index in a tenant's storage, reached by the grant's login or, where it has none, the pod's identity.
+
+        Raises UnavailableError when the storage cannot be reached, or not with that login.
+        """
         uri = database_uri(grant.bucket, grant.prefix)
-        return Index(await lancedb.connect_async(uri, storage_options=_options(grant), session=self._session))
+        try:
+            database = await lancedb.connect_async(uri, storage_options=_options(grant), session=self._session)
+        except (RuntimeError, OSError, ValueError) as error:  # LanceDB raises nothing more telling
+            _log.warning("the tenant's storage cannot be read", uri=uri, reason=str(error)[:500])
+            raise UnavailableError("the tenant's storage cannot be read now; ask again", retry_after=2) from error
+        return Index(database)
 
 
 def _options(grant: StorageGrant) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 import lancedb
 import numpy as np
 from lancedb.expr import Expr
+from lancedb.query import MatchQuery
 from lancedb.table import AsyncTable
 
 from loam_retrieval.adapters.gateway import Vector
@@ -51,7 +52,8 @@ class Index:
     async def matching(self, at: IndexPointer, text: str, where: Expr | None, limit: int) -> list[Passage]:
         """The passages that match the words of `text` best, by BM25, which is their score."""
         table = await self._table(at)
-        query = table.query().nearest_to_text(text, columns=[layout.TEXT])
+        # Given as text, what stands in quotation marks would be a phrase, for which the index keeps no positions.
+        query = table.query().nearest_to_text(MatchQuery(text, layout.TEXT))
         return [_passage(row, row["_score"]) for row in await _rows(query, where, limit, "_score")]
 
     async def _table(self, at: IndexPointer) -> AsyncTable:
