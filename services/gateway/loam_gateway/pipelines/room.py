@@ -20,6 +20,7 @@ from loam_gateway.places import Places
 from loam_gateway.storage import Storage
 from loam_gateway.vault import Vault
 from loam_shared.errors import UnavailableError
+from loam_shared.serving import KEPT_ALIVE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,9 @@ async def opened(
     async with AsyncExitStack() as stack:
         if settings.source_events_queue_url:
             await stack.enter_async_context(_going_on(events.run(pool, settings.source_events_queue_url)))
-        session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
+        # Kept no longer than the services keep them, or now and then a question would go into one that just closed.
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_ALIVE_SECONDS)
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         await stack.enter_async_context(_going_on(wakeups.run()))
         await stack.enter_async_context(_going_on(housekeeping.run(pool, storage, settings)))
         yield Room(
