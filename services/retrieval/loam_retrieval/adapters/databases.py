@@ -19,6 +19,11 @@ class Databases:
             index_cache_size_bytes=index_mib << 20, metadata_cache_size_bytes=metadata_mib << 20
         )
 
+    @property
+    def cached_bytes(self) -> int:
+        """How much is kept in memory of all of them together."""
+        return int(self._session.size_bytes)
+
     async def index(self, grant: StorageGrant) -> Index:
         """The index in a tenant's storage, reached by the grant's login or, where it has none, the pod's identity.
 
