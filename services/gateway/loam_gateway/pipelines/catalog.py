@@ -122,7 +122,6 @@ def _state(row: asyncpg.Record) -> PipelineState:
         pending=row["pending"],
         failed=row["failed"],
         chunks=row["chunks"],
-        queued=row["queued"],
         index_version=row["index_version"],
         last_sync_time=row["last_sync_at"],
         sync_error=row["sync_error"],
