@@ -124,15 +124,20 @@ def indexed(seen: SeenPipeline, state: PipelineState | None) -> Fact:
         if is_available(seen.ingestion):
             return fails("Indexed", "Indexing", waiting)
         return fails("Indexed", "WorkerStarting", f"{waiting}, and the ingestion worker has no pod that is ready yet")
+    if state.failed:
+        message = f"{state.failed} of {state.documents} documents could not be indexed; the list of documents says why"
+        return fails("Indexed", "DocumentsFailed", message)
+    return _newest_version(state) or holds("Indexed", "Indexed")
+
+
+def _newest_version(state: PipelineState) -> Fact | None:
+    """What keeps the newest version of the index out of service, if anything does."""
     if state.rejected:
         return fails("Indexed", "VersionRejected", f"the new version of the index is not in service: {state.rejected}")
     if building := state.building:
         message = f"version {building.index_version} is being built: {building.done} of {building.documents} documents"
         return fails("Indexed", "Rebuilding", message)
-    if state.failed:
-        message = f"{state.failed} of {state.documents} documents could not be indexed; the list of documents says why"
-        return fails("Indexed", "DocumentsFailed", message)
-    return holds("Indexed", "Indexed")
+    return None
 
 
 def synced(pipeline: RagPipeline, state: PipelineState | None) -> Fact:
