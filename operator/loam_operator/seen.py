@@ -51,15 +51,26 @@ class SeenPipeline:
     """A RagPipeline, whose it is, the models it names, its sources in ConfigMaps, its Secrets and its Deployments.
 
     `pool` is the Deployment of the platform's retrieval pool, where the operator sees it.
+    `reranker` is the ModelRoute that `rerank` names; `rerankers` are the names of all of the tenant's.
     """
 
     pipeline: RagPipeline
     tenant: Tenant | None
     embedding: ModelRoute | None
     generation: ModelRoute | None
+    reranker: ModelRoute | None
+    rerankers: tuple[str, ...]
     config_maps: Mapping[str, Manifest | None]
     key_secret: Manifest | None
     storage_secret: Manifest | None
     retrieval: Manifest | None
     ingestion: Manifest | None
     pool: Manifest | None = None
+
+    @property
+    def reranking(self) -> str | None:
+        """The ModelRoute that puts candidates in order: the one that is named, or the only one that the tenant has."""
+        wanted = self.pipeline.spec.retrieval.rerank
+        if not wanted.enabled:
+            return None
+        return wanted.model or (self.rerankers[0] if len(self.rerankers) == 1 else None)

@@ -13,7 +13,7 @@ _ACCEPTED = "Accepted"
 
 def obstacle(seen: SeenPipeline) -> Fact | None:
     """The first reason for which the manifest cannot be served as it is, if any."""
-    checks = (_tenant, _mode, _embedding, _generation, _sources, _key_secret)
+    checks = (_tenant, _mode, _embedding, _generation, _rerank, _sources, _key_secret)
     return next((fact for check in checks if (fact := check(seen)) is not None), None)
 
 
@@ -59,6 +59,16 @@ def _generation(seen: SeenPipeline) -> Fact | None:
     if "Chat" not in seen.generation.spec.capabilities:
         return fails(_ACCEPTED, "ModelCannotChat", f'ModelRoute "{wanted}" lacks the capability Chat')
     return None
+
+
+def _rerank(seen: SeenPipeline) -> Fact | None:
+    wanted = seen.pipeline.spec.retrieval.rerank
+    if not wanted.enabled or wanted.model is None:
+        return None
+    missing = _model(seen, "spec.retrieval.rerank.model", wanted.model, seen.reranker)
+    if missing or wanted.model in seen.rerankers:
+        return missing
+    return fails(_ACCEPTED, "ModelCannotRerank", f'ModelRoute "{wanted.model}" lacks the capability Rerank')
 
 
 def _model(seen: SeenPipeline, field: str, name: str, route: ModelRoute | None) -> Fact | None:
@@ -107,12 +117,15 @@ def serving(seen: SeenPipeline, accepted: Fact) -> Fact:
     return holds("Serving", "PodsReady")
 
 
-def left_out(pipeline: RagPipeline) -> str:
-    """What the manifest asks for that this version does not do, in a sentence; nothing where there is no such thing."""
-    retrieval = pipeline.spec.retrieval
-    asked = {"rerank": retrieval.rerank, "queryExpansion": retrieval.query_expansion}
-    names = [f"spec.retrieval.{name}" for name, toggle in asked.items() if toggle.enabled]
-    return f"{' and '.join(names)}: not served by this version, searches go on without" if names else ""
+def left_out(seen: SeenPipeline) -> str:
+    """What the manifest asks for and does not get, in a sentence; nothing where there is no such thing."""
+    if not seen.pipeline.spec.retrieval.rerank.enabled or seen.reranking:
+        return ""
+    if seen.rerankers:
+        wanted = f"name one of the tenant's rerankers, {', '.join(seen.rerankers)}"
+    else:
+        wanted = "it needs a ModelRoute with the capability Rerank among the tenant's models"
+    return f"spec.retrieval.rerank.model: {wanted}; until then searches go on without"
 
 
 def indexed(seen: SeenPipeline, state: PipelineState | None) -> Fact:

@@ -55,7 +55,7 @@ async def _serve(context: Context, seen: SeenPipeline, tenant: str) -> tuple[Pip
     who = answering(seen)
     own_url = context.cluster.url(render.service_ref(seen.pipeline), SERVICE_PORT)
     url = context.platform.retrieval_pool_url if who.pool else own_url
-    pushed = await context.pushes.pipeline(tenant, name, render.put(seen.pipeline, url))
+    pushed = await context.pushes.pipeline(tenant, name, render.put(seen, url))
     state = context.reports.pipelines.get(f"{tenant}/{name}") or pushed
     ingesting, again = _ingesting(context, seen, f"{tenant}/{name}", state)
     seen = replace(seen, key_secret=secret(context.cluster, key_secret(name), namespace))
@@ -91,7 +91,7 @@ async def _report(context: Context, seen: SeenPipeline, accepted: Fact, pushed: 
     state = context.reports.pipelines.get(f"{tenant}/{pipeline.metadata.name}") or pushed
     facts = [accepted, decide.serving(seen, accepted)]
     whole = [
-        ready(facts, decide.left_out(pipeline)),
+        ready(facts, decide.left_out(seen)),
         *facts,
         decide.indexed(seen, state),
         decide.synced(pipeline, state),

@@ -58,16 +58,24 @@ def service_ref(pipeline: RagPipeline) -> Ref:
 
 
 def configuration_map(seen: SeenPipeline, tenant: str) -> Manifest:
-    """The pipeline's spec as its pods read it. How many of them there are, and whether any, is not theirs to know."""
+    """What of the pipeline's spec the pods read that answer: the rest is told them, or not theirs to know."""
     name = configuration(seen.pipeline.metadata.name)
     meta = metadata(seen.pipeline, tenant, name, namespace=seen.pipeline.metadata.namespace)
-    spec = {name: part for name, part in seen.pipeline.spec.to_manifest().items() if name != "serving"}
-    return manifest("v1", "ConfigMap", meta, data={_CONFIG_FILE: json.dumps(spec, indent=2, sort_keys=True)})
+    served = {name: part for name, part in _spec(seen).items() if name in {"retrieval", "generation"}}
+    return manifest("v1", "ConfigMap", meta, data={_CONFIG_FILE: json.dumps(served, indent=2, sort_keys=True)})
 
 
-def put(pipeline: RagPipeline, endpoint: str) -> PipelinePut:
+def put(seen: SeenPipeline, endpoint: str) -> PipelinePut:
     """The pipeline as the gateway is told of it."""
-    return PipelinePut(uid=pipeline.metadata.uid, spec=pipeline.spec.to_manifest(), endpoint=endpoint)
+    return PipelinePut(uid=seen.pipeline.metadata.uid, spec=_spec(seen), endpoint=endpoint)
+
+
+def _spec(seen: SeenPipeline) -> dict[str, Any]:
+    """The spec in which the reranker is named, also where the manifest leaves that to the tenant's models."""
+    spec = seen.pipeline.spec
+    rerank = spec.retrieval.rerank.model_copy(update={"model": seen.reranking})
+    retrieval = spec.retrieval.model_copy(update={"rerank": rerank})
+    return spec.model_copy(update={"retrieval": retrieval}).to_manifest()
 
 
 def key_put(pipeline: RagPipeline, key: StoredKey) -> KeyPut:
@@ -84,7 +92,7 @@ def _retrieval(seen: SeenPipeline, tenant: str, platform: Platform) -> Manifest:
         name=RETRIEVAL,
         image=platform.image_retrieval,
         module="loam_retrieval",
-        env=_environment(seen, tenant, platform),
+        env=_environment(seen, tenant, platform) | {"LOAM_CONFIG_FILE": f"{_CONFIG}/{_CONFIG_FILE}"},
         resources={kind: amounts for kind, amounts in (("requests", requests), ("limits", limits)) if amounts},
         env_from_secrets=(STORAGE_SECRET,),
         volumes=(_config_volume(seen),),
@@ -101,8 +109,8 @@ def _account(seen: SeenPipeline, tenant: str, part: str) -> Manifest:
 
 def _ingestion(seen: SeenPipeline, tenant: str, platform: Platform, workers: int) -> Manifest:
     sources = [manifest for manifest in seen.config_maps.values() if manifest is not None]
-    volumes = [_config_volume(seen), _secret_volume(seen)]
-    mounts = [_mount("config", _CONFIG), _mount("key", _KEY)]
+    volumes = [_secret_volume(seen)]
+    mounts = [_mount("key", _KEY)]
     env = _environment(seen, tenant, platform) | {"LOAM_GATEWAY_KEY_FILE": f"{_KEY}/key"}
     if sources:
         volumes.append({"name": "sources", "projected": {"defaultMode": 0o440, "sources": _projected(sources)}})
@@ -118,7 +126,7 @@ def _ingestion(seen: SeenPipeline, tenant: str, platform: Platform, workers: int
         volumes=tuple(volumes),
         mounts=tuple(mounts),
     )
-    inputs = fingerprint([seen.storage_secret, seen.key_secret, configuration_map(seen, tenant), *sources])
+    inputs = fingerprint([seen.storage_secret, seen.key_secret, *sources])
     return _deployment(seen, tenant, platform, container, inputs, workers)
 
 
@@ -138,7 +146,6 @@ def _environment(seen: SeenPipeline, tenant: str, platform: Platform) -> dict[st
     return {
         "LOAM_TENANT": tenant,
         "LOAM_PIPELINE": seen.pipeline.metadata.name,
-        "LOAM_CONFIG_FILE": f"{_CONFIG}/{_CONFIG_FILE}",
         "LOAM_GATEWAY_URL": platform.gateway_internal_url,
         "LOAM_HOST": "0.0.0.0",  # noqa: S104 - within the pod; NetworkPolicies say who reaches it
         "LOAM_PORT": str(SERVICE_PORT),

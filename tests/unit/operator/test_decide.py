@@ -1,19 +1,21 @@
 """Decisions, from what was seen alone."""
 
 import base64
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from loam_operator.api.v1alpha1 import Condition, RagPipeline
+from loam_operator.api.v1alpha1 import Condition
 from loam_operator.cluster import Ref
 from loam_operator.decide import apikey, facts, pipeline, tenant
 from loam_operator.keys import StoredKey
 from loam_operator.observe import apikey as observe_key
 from loam_operator.observe import pipeline as observe_pipeline
 from loam_operator.observe import tenant as observe_tenant
+from loam_operator.render import pipeline as render_pipeline
 from loam_operator.render.apikey import secret as render_secret
 from loam_operator.settings import Platform
 from loam_shared.contracts import admin
@@ -22,6 +24,7 @@ NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 API = "loam.dev/v1alpha1"
 TENANT = Ref(API, "Tenant", "acme")
 KEY = Ref(API, "ApiKey", "backend", "acme")
+PIPELINE = Ref(API, "RagPipeline", "handbook", "acme")
 NAMESPACE = Ref("v1", "Namespace", "acme")
 OURS = {"loam.dev/owner-uid": "uid-of-acme"}
 
@@ -73,19 +76,63 @@ def test_ready_names_the_first_thing_that_is_wrong() -> None:
     assert (found.status, found.reason, found.message) == ("False", "Bad", "why")
 
 
+def seen_pipeline(acme, retrieval: dict, *rerankers: str):
+    """The sample's RagPipeline with this `retrieval`, of a tenant that has these rerankers among its models."""
+    named = {"apiVersion": API, "kind": "ModelRoute"}
+    for name in rerankers:
+        spec = {"provider": "Bedrock", "modelId": "cohere.rerank-v3-5:0", "regions": ["us-east-1"]}
+        priced = spec | {"capabilities": ["Rerank"], "price": {"perThousandQueries": "2.00"}}
+        acme.objects[Ref(API, "ModelRoute", name)] = named | {"metadata": {"name": name, "uid": name}, "spec": priced}
+    tenant = acme.objects[TENANT]
+    models = [*tenant["spec"]["models"], *rerankers]
+    storage = {"metadata": {"name": "loam-storage", "namespace": "acme"}}
+    acme.objects[Ref("v1", "Secret", "loam-storage", "acme")] = {"apiVersion": "v1", "kind": "Secret"} | storage
+    acme.objects[TENANT] = tenant | {"spec": tenant["spec"] | {"models": models}, "status": {"namespace": "acme"}}
+    live = acme.objects[PIPELINE]
+    acme.objects[PIPELINE] = live | {"spec": live["spec"] | {"retrieval": retrieval}}
+    return observe_pipeline.observe(acme, PIPELINE, Platform())
+
+
+ON = {"rerank": {"enabled": True}}
+
+
 @pytest.mark.parametrize(
-    ("asked", "named"),
+    ("asked", "rerankers", "used", "said"),
     [
-        ({}, []),
-        ({"rerank": {"enabled": True}}, ["spec.retrieval.rerank"]),
-        ({"queryExpansion": {"enabled": True}, "rerank": {"enabled": False}}, ["spec.retrieval.queryExpansion"]),
+        ({}, [], None, ""),
+        ({"queryExpansion": {"enabled": True}}, [], None, ""),
+        ({"rerank": {"enabled": False, "model": "cohere"}}, ["cohere"], None, ""),
+        (ON, ["cohere"], "cohere", ""),
+        (ON, [], None, "needs a ModelRoute with the capability Rerank"),
+        (ON, ["amazon", "cohere"], None, "name one of the tenant's rerankers, amazon, cohere"),
+        ({"rerank": {"enabled": True, "model": "cohere"}}, ["amazon", "cohere"], "cohere", ""),
     ],
 )
-def test_the_status_says_what_is_asked_for_and_not_served(acme, asked: dict, named: list[str]) -> None:
-    manifest = dict(acme.objects[Ref(API, "RagPipeline", "handbook", "acme")])
-    manifest["spec"] = manifest["spec"] | {"retrieval": asked}
-    sentence = pipeline.left_out(RagPipeline.read(manifest))
-    assert [part for part in sentence.replace(":", "").split() if part.startswith("spec.")] == named
+def test_the_tenants_only_reranker_is_taken_and_the_status_says_where_one_must_be_named(
+    acme, asked: dict, rerankers: list[str], used: str | None, said: str
+) -> None:
+    seen = seen_pipeline(acme, asked, *rerankers)
+    assert pipeline.obstacle(seen) is None
+    assert said in pipeline.left_out(seen)
+    assert bool(said) == bool(pipeline.left_out(seen))
+    told = render_pipeline.put(seen, "http://pod").spec["retrieval"]["rerank"]
+    assert told.get("model") == used
+    held = render_pipeline.configuration_map(seen, "acme")["data"]["pipeline.json"]
+    assert json.loads(held)["retrieval"]["rerank"] == told
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [("nobody", "ModelMissing"), ("claude-haiku", "ModelCannotRerank"), ("elsewhere", "ModelNotAllowed")],
+)
+def test_a_reranker_that_cannot_be_used_is_refused_by_name(acme, model: str, reason: str) -> None:
+    seen = seen_pipeline(acme, {"rerank": {"enabled": True, "model": model}}, "elsewhere")
+    tenant = seen.tenant.model_copy(
+        update={"spec": seen.tenant.spec.model_copy(update={"models": acme.objects[TENANT]["spec"]["models"][:-1]})}
+    )
+    fact = pipeline.obstacle(replace(seen, tenant=tenant))
+    assert (fact.status, fact.reason) == ("False", reason)
+    assert "spec.retrieval.rerank.model" in fact.message or "capability Rerank" in fact.message
 
 
 def seen_key(acme, key: StoredKey | None):

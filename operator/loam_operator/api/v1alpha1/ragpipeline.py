@@ -101,6 +101,13 @@ class Toggle(Node):
     """Whether the step is taken."""
 
 
+class Rerank(Toggle):
+    """A second, closer look at the candidates, by a model that is asked with the question and all of them at once."""
+
+    model: ObjectName | None = None
+    """A ModelRoute with the capability Rerank, among the tenant's models; the only one there when left out."""
+
+
 class Retrieval(Node):
     """How passages are found for a question."""
 
@@ -110,10 +117,10 @@ class Retrieval(Node):
     """How many passages are returned or answered from."""
     candidates: Annotated[int, Field(ge=1, le=1000)] = 50
     """How many passages each way of searching brings to the fusion."""
-    rerank: Toggle = Toggle()
-    """Whether the candidates are put in order by a second, closer look."""
+    rerank: Rerank = Rerank()
+    """Whether the candidates are put in order by a second, closer look; that costs a query of the model's."""
     query_expansion: Toggle = Toggle()
-    """Whether the model rewrites the question into several before the search; that costs a call."""
+    """Whether `generation.model` rewrites the question into up to three searches more; that costs a call."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -136,6 +143,22 @@ class Generation(Node):
     """From "0" to "1"; not sent when left out, since the newest models take none."""
     max_tokens: Annotated[int, Field(ge=1, le=65_536)] = 1024
     """The longest answer, in tokens."""
+    context_tokens: Annotated[int, Field(ge=2048, le=2_000_000)] | None = None
+    """The most tokens that prompt and answer may have together, at most the model's context window.
+
+    When left out the prompt alone may have 16,000. Passages that do not fit are left out, the last first.
+    """
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.contextTokens) || self.maxTokens * 2 <= self.contextTokens",
+            "must be at least twice maxTokens",
+            lambda generation: (
+                generation.context_tokens is None or generation.max_tokens * 2 <= generation.context_tokens
+            ),
+            field="contextTokens",
+        ),
+    )
 
 
 class Sync(Node):
