@@ -12,7 +12,7 @@ Of its own it has:
 | ``GET /_local/billed``, ``DELETE …`` | calls and tokens by model id, as Bedrock would have billed them; start over |
 | ``GET /_local/billed?metadata=NAME`` | that, and the sums by the value of NAME in the calls' ``requestMetadata`` |
 | ``PUT /_local/scenario``, ``DELETE …`` | which calls suffer which faults from now on: `faults.Script` |
-| header ``x-loam-local-fault`` | a fault for one request: ``throttle``, ``error=500,delay=200``, ``slow=30,cut=3`` |
+| header ``x-loam-local-fault`` | a fault for one request: ``throttle``, ``error=500,delay=200``, ``obedient`` |
 
 It is no language model: answers are sentences of the prompt (see `answer`), tools are chosen and filled by their words
 (see `tools`, `arguments`). Embeddings are real (see `embedder`). The same request always gets the same answer.

@@ -22,7 +22,7 @@ def build(settings: Settings) -> App:
     return App(
         Gate(settings.accept_keys),
         Scenario.load(settings.scenario_file),
-        Engine(Answerer(embedder), PromptCache()),
+        Engine(Answerer(embedder), PromptCache(), obedient=settings.obedient),
         Invoker(embedder),
         Meter(),
     )

@@ -4,13 +4,14 @@ Nothing is generated, so the same prompt gives the same answer, and every statem
 are ranked by BM25 over the prompt's own sentences together with the similarity of real embeddings.
 """
 
-import math
 import re
 from collections import Counter
 from dataclasses import dataclass
 
-from loam_bedrock_local.embedder import Embedder, normalize
+from loam_bedrock_local.embedder import Embedder
 from loam_bedrock_local.prompt import Prompt, Source
+from loam_bedrock_local.ranking import relevance
+from loam_bedrock_local.searches import searches
 from loam_bedrock_local.words import sentences, terms
 
 NOT_FOUND = "I could not find an answer to that in the sources."
@@ -20,7 +21,6 @@ NOT_FOUND = "I could not find an answer to that in the sources."
 _LEAST_SCORE = 0.3
 _NEAR_TOP = 0.75
 _MOST_SENTENCES = 3
-_WORDS_SHARE = 0.6
 _HEADING_SHARE, _NEIGHBOUR_SHARE = 0.5, 0.2
 _SAY = re.compile(
     r"\b(?:say|reply with|respond with|answer with|repeat|output)\b[^:\"\u201c]*?(?::\s*|(?=[\"\u201c]))"
@@ -46,6 +46,8 @@ class Answerer:
 
     def answer(self, prompt: Prompt) -> str:
         """The best answer that the prompt itself holds, or an honest word that it holds none."""
+        if prompt.wants_searches:
+            return "\n".join(searches(prompt.named("question") or prompt.question, prompt.named("earlier")))
         passages = (*prompt.sources, *(() if prompt.tool_results else prompt.remarks))
         pool = [candidate for source in passages for candidate in _candidates(source)]
         best = self._best(prompt, pool) if pool else []
@@ -53,7 +55,9 @@ class Answerer:
             return _quotes(best, prompt.citation)
         if prompt.tool_results:
             return "\n".join(prompt.tool_results)
-        return NOT_FOUND if prompt.sources or prompt.citation else _without_sources(prompt)
+        if prompt.sources or prompt.citation:
+            return f"[0] {NOT_FOUND}" if prompt.declines_by_number else NOT_FOUND
+        return _without_sources(prompt)
 
     def _best(self, prompt: Prompt, pool: list[Candidate]) -> list[Candidate]:
         scores = self._scores(prompt, pool)
@@ -64,13 +68,8 @@ class Answerer:
         return [pool[index] for index in chosen]
 
     def _scores(self, prompt: Prompt, pool: list[Candidate]) -> list[float]:
-        words = _bm25(_query(prompt), [candidate.bag for candidate in pool])
-        vectors = normalize(self._embedder.embed([prompt.question, *(candidate.text for candidate in pool)]))
-        meanings = vectors[1:] @ vectors[0]
-        return [
-            _WORDS_SHARE * word + (1 - _WORDS_SHARE) * max(0.0, float(meaning))
-            for word, meaning in zip(words, meanings, strict=True)
-        ]
+        bags = [candidate.bag for candidate in pool]
+        return relevance(self._embedder, prompt.question, _query(prompt), [candidate.text for candidate in pool], bags)
 
 
 def _candidates(source: Source) -> list[Candidate]:
@@ -97,21 +96,6 @@ def _query(prompt: Prompt) -> dict[str, float]:
     if len(query) < 3:
         query = dict.fromkeys(terms(prompt.earlier_question), 0.5) | query
     return query
-
-
-def _bm25(query: dict[str, float], bags: list[Counter[str]]) -> list[float]:
-    """BM25 of each bag, divided by what one of average length that held every term once would score."""
-    total = len(bags)
-    lengths = [bag.total() for bag in bags]
-    average = sum(lengths) / total or 1
-    holding = {term: sum(bag[term] >= 1 for bag in bags) for term in query}
-    weights = {t: w * math.log(1 + (total - holding[t] + 0.5) / (holding[t] + 0.5)) for t, w in query.items()}
-    highest = sum(weights.values()) or 1
-    return [
-        sum(w * bag[term] * 2.2 / (bag[term] + 1.2 * (0.6 + 0.4 * length / average)) for term, w in weights.items())
-        / highest
-        for bag, length in zip(bags, lengths, strict=True)
-    ]
 
 
 def _quotes(best: list[Candidate], citation: tuple[str, str] | None) -> str:

@@ -75,14 +75,14 @@ class App:
 
     async def _converse(self, exchange: Exchange, model: Model, body: Json, fault: Fault) -> None:
         started = time.perf_counter()
-        completion = await self._engine.complete(model, body, fault.text)
+        completion = await self._engine.complete(model, body, fault.text, obedient=fault.obedient)
         self._meter.bill(model.id, completion.usage, body.get("requestMetadata"))
         answer = converse.document(completion, _elapsed_ms(started), _repeated(body))
         await (exchange.answer(answer) if fault.cut_after is None else exchange.drop(answer))
 
     async def _converse_stream(self, exchange: Exchange, model: Model, body: Json, fault: Fault) -> None:
         started = time.perf_counter()
-        completion = await self._engine.complete(model, body, fault.text)
+        completion = await self._engine.complete(model, body, fault.text, obedient=fault.obedient)
         await exchange.begin(eventstream.CONTENT_TYPE)
         if fault.error_after == 0 and (error := fault.raised()):
             # A model that never began bills nothing, wherever in the answer that is said.

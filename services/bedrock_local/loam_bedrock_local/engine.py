@@ -12,6 +12,7 @@ from loam_bedrock_local.arguments import Filler
 from loam_bedrock_local.cache import PromptCache
 from loam_bedrock_local.converse import Block, Completion, Reasoning, ToolUse, Usage, output_tokens
 from loam_bedrock_local.models import Model
+from loam_bedrock_local.obedient import orders
 from loam_bedrock_local.prompt import Json, Prompt
 
 # Above this many input tokens an answer takes milliseconds, which streams that are under way should not wait for.
@@ -21,12 +22,15 @@ _LONG_PROMPT_TOKENS = 1000
 class Engine:
     """Answers Converse requests; whether they are streamed is none of its business."""
 
-    def __init__(self, answerer: Answerer, cache: PromptCache) -> None:
+    def __init__(self, answerer: Answerer, cache: PromptCache, *, obedient: bool = False) -> None:
         self._answerer = answerer
         self._cache = cache
+        self._obedient = obedient
 
-    async def complete(self, model: Model, body: Json, scripted: str | None = None) -> Completion:
-        """The answer to `body`, its text `scripted` where that is given.
+    async def complete(
+        self, model: Model, body: Json, scripted: str | None = None, *, obedient: bool = False
+    ) -> Completion:
+        """The answer to `body`, its text `scripted` where that is given, or what it is told to say to the `obedient`.
 
         Raises:
             ValidationError: Bedrock would refuse it.
@@ -37,6 +41,8 @@ class Engine:
         prompt = Prompt(body)
         if scripted is not None:
             return _limited([scripted], "end_turn", prompt, usage)
+        if (obedient or self._obedient) and (told := orders(body)):
+            return _limited(["\n".join(told)], "end_turn", prompt, usage)
         if usage.input < _LONG_PROMPT_TOKENS:
             blocks, stop_reason = self._blocks(model, prompt)
         else:

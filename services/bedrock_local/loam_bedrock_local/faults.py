@@ -34,7 +34,8 @@ class Fault(_Local):
 
     `error` is an exception's name, an HTTP status, ``throttle`` or ``not-ready``. It is raised at once, or inside the
     stream after `error_after` events. `cut_after` closes the connection after so many events of a stream, or half-way
-    through any other answer. `text` is answered instead of what the prompt would give.
+    through any other answer. `text` is answered instead of what the prompt would give. `obedient` has the model follow
+    every instruction outside of fences (see `obedient`).
     """
 
     error: str | None = None
@@ -44,6 +45,7 @@ class Fault(_Local):
     cut_after: int | None = Field(default=None, ge=0)
     error_after: int | None = Field(default=None, ge=0)
     text: str | None = None
+    obedient: bool = False
 
     @field_validator("error", mode="before")
     @classmethod
@@ -144,4 +146,6 @@ def from_header(value: str) -> Fault:
 
 def _compact(part: str) -> tuple[str, str]:
     name, equals, value = part.strip().partition("=")
+    if name == "obedient":
+        return name, value or "true"
     return (_COMPACT[name], value) if equals else ("error", name)

@@ -7,6 +7,7 @@ from loam_bedrock_local.embedder import Embedder, Vectors, normalize, widen
 from loam_bedrock_local.errors import ValidationError
 from loam_bedrock_local.models import Model
 from loam_bedrock_local.prompt import Json
+from loam_bedrock_local.ranking import rerank
 from loam_bedrock_local.validation import conform
 
 _TITAN: Json = {
@@ -81,12 +82,11 @@ class Invoker:
 
     def _cohere_rerank(self, body: Json) -> tuple[Json, int]:
         conform(body, _COHERE_RERANK)
-        texts = [body["query"], *body["documents"]]
-        vectors = normalize(self._embedder.embed(texts))
-        scores = (vectors[1:] @ vectors[0]).clip(0, 1)
-        order = np.argsort(-scores, kind="stable")[: body.get("top_n")]
-        results = [{"index": int(index), "relevance_score": float(scores[index])} for index in order]
-        return {"results": results}, sum(map(tokens.count, texts))
+        query, documents = body["query"], body["documents"]
+        scores = rerank(self._embedder, query, documents) if documents else []
+        order = sorted(range(len(documents)), key=lambda index: -scores[index])[: body.get("top_n")]
+        results = [{"index": index, "relevance_score": scores[index]} for index in order]
+        return {"results": results}, sum(map(tokens.count, [query, *documents]))
 
     def _vectors(self, texts: list[str], dimensions: int, *, unit: bool) -> Vectors:
         vectors = self._embedder.embed(texts)

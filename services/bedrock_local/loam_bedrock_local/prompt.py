@@ -21,6 +21,11 @@ _FENCE = re.compile(
 _ID = re.compile(r"""\b(?:id|index|number|n)\s*=\s*["']?([^"'\s>]+)""", re.IGNORECASE)
 _QUESTION_LABEL = re.compile(r"(?:^|\n)\s*(?:user'?s? )?(?:question|query)\s*:\s*(.+)\s*\Z", re.IGNORECASE | re.DOTALL)
 _CONTEXT_LABEL = re.compile(r"(?:^|\n)\s*(?:context|sources|documents|passages|text|article)\s*:\s*", re.IGNORECASE)
+_EARLIER_LABEL = re.compile(r"(?:^|\n)\s*(?:earlier|previous) questions?\s*:\s*(.+)", re.IGNORECASE)
+_DECLINES = re.compile(r"\bbegin with \[0\]", re.IGNORECASE)
+_SEARCHES = re.compile(
+    r"\bsearch(?:es| queries)\b.{0,200}?\bone (?:to|per|on) (?:a|each) line\b", re.IGNORECASE | re.DOTALL
+)
 _CITATION = re.compile(
     r"([\[(【])\s*(?:\d{1,3}|n|i|id|#|number|source(?:[ _-]?(?:id|number))?)\s*([\])】])", re.IGNORECASE
 )
@@ -74,6 +79,8 @@ class Prompt:
     @cached_property
     def earlier_question(self) -> str:
         """The user's question before the last one, which a short follow-up leans on."""
+        if self._user_texts and (told := _EARLIER_LABEL.findall(_FENCE.sub("\n", self._user_texts[-1]))):
+            return str(told[-1]).strip()
         return _split_question(self._user_texts[-2])[1] if len(self._user_texts) > 1 else ""
 
     @cached_property
@@ -81,7 +88,10 @@ class Prompt:
         """The passages to answer from: what tools have just answered, else what is fenced or attached anywhere."""
         if self.tool_results:
             return tuple(source for text in self.tool_results for source in _passages(text))
-        fenced = (source for text in (self.system, *self._user_texts) for source in _fenced(text))
+        fenced = [source for text in (self.system, *self._user_texts) for source in _fenced(text)]
+        if any(source.id for source in fenced):
+            # What has no number beside those that have one cannot be cited: earlier answers, the question itself.
+            fenced = [source for source in fenced if source.id]
         return (*fenced, *self._attached())
 
     @cached_property
@@ -89,7 +99,7 @@ class Prompt:
         """What is said outside of sources: facts in the system prompt, context before a question, earlier turns."""
         system = " ".join(s.text for s in sentences(_FENCE.sub("\n", self.system)) if not _INSTRUCTION.search(s.text))
         earlier = (_FENCE.sub("\n", text) for text in self._user_texts[:-1])
-        context = (_split_question(text)[0] for text in self._user_texts[-1:])
+        context = (_EARLIER_LABEL.sub("\n", _split_question(text)[0]) for text in self._user_texts[-1:])
         return tuple(Source(None, text) for text in (system, *earlier, *context) if text)
 
     @cached_property
@@ -100,6 +110,21 @@ class Prompt:
                 return match[1], match[2]
         asked = re.search(r"\bcit(e|ation|ations|ing)\b", self.system, re.IGNORECASE)
         return ("[", "]") if asked else None
+
+    @property
+    def declines_by_number(self) -> bool:
+        """Whether an answer that is not in the sources has to begin with ``[0]``."""
+        return bool(_DECLINES.search(self.system))
+
+    @property
+    def wants_searches(self) -> bool:
+        """Whether searches for the question are asked for, one to a line, and no answer."""
+        return bool(_SEARCHES.search(self.system))
+
+    def named(self, name: str) -> str:
+        """The text of the fence that has this name."""
+        found = (match for text in self._user_texts for match in _FENCE.finditer(text))
+        return next((match["text"].strip() for match in found if f'name="{name}"' in match["attributes"]), "")
 
     @cached_property
     def told(self) -> str:
@@ -182,6 +207,16 @@ class Prompt:
                 yield Source(block["searchResult"].get("source"), "\n".join(_texts(block["searchResult"]["content"])))
             elif "toolResult" in block:
                 yield from (source for text in _result_texts(block["toolResult"]) for source in _passages(text))
+
+
+def texts_of(body: Json) -> Iterator[str]:
+    """Every text of a request: the system's, the turns', and what tools answered."""
+    yield from (block["text"] for block in body.get("system") or () if "text" in block)
+    for message in body["messages"]:
+        yield from _texts(message["content"])
+        yield from (
+            t for block in message["content"] if "toolResult" in block for t in _result_texts(block["toolResult"])
+        )
 
 
 def document_text(document: Json) -> str:

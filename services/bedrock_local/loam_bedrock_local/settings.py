@@ -22,5 +22,7 @@ class Settings(BaseSettings):
     """Bearer tokens, access key ids or `id:secret` pairs, separated by commas; empty accepts every signed request."""
     scenario_file: Path | None = None
     """JSON file with faults to play; a header can ask for one as well."""
+    obedient: bool = False
+    """Follow every instruction that stands outside of fenced sources, to test that prompts hold against it."""
     log_level: str = "warning"
     """The least severe level that is logged."""

@@ -55,4 +55,9 @@ def stem(word: str) -> str:
 
 def terms(text: str) -> list[str]:
     """The stems of the words of `text` that carry meaning."""
-    return [stem(word) for word in _WORD.findall(text) if word.lower() not in _STOP]
+    return [stem(word) for word in keywords(text)]
+
+
+def keywords(text: str) -> list[str]:
+    """The words of `text` that carry meaning, as they are written."""
+    return [word for word in _WORD.findall(text) if word.lower() not in _STOP]

@@ -56,7 +56,7 @@ def _changed(body, path, value):
     return body
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(st.sampled_from([path for path in _places(SOUND) if path]), JSON)
 async def test_a_converse_request_with_anything_anywhere_is_answered_or_refused(path, value):
     engine = Engine(Answerer(EMBEDDER), PromptCache())
