@@ -8,7 +8,6 @@ import uvloop
 from loam_retrieval.adapters.gateway import Gateway
 from loam_retrieval.app import application
 from loam_retrieval.auth import Doorkeeper
-from loam_retrieval.pipeline import Pipeline
 from loam_retrieval.served import Pipelines
 from loam_retrieval.settings import Settings
 from loam_shared import logging, telemetry
@@ -32,8 +31,6 @@ def _own(settings: Settings) -> Serving | None:
     if settings.config_file is None:
         structlog.get_logger().info("this is the platform's pool: it serves what the gateway tells it with each call")
         return None
-    for name in Pipeline.read(settings.config_file).retrieval.not_served:
-        structlog.get_logger().warning("not served yet, searches go without it", setting=f"retrieval.{name}")
     return Serving(spec=orjson.loads(settings.config_file.read_bytes()), storage=settings.storage())
 
 

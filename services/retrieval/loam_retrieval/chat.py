@@ -7,18 +7,22 @@ import structlog
 from prometheus_client import Counter
 
 from loam_retrieval import prompt
-from loam_retrieval.adapters.gateway import Gateway
+from loam_retrieval.adapters.gateway import Gateway, Json
 from loam_retrieval.adapters.index import Passage
 from loam_retrieval.citations import Citer
-from loam_retrieval.pipeline import Generation, Pipeline
+from loam_retrieval.pipeline import Pipeline
 from loam_retrieval.search import Search
 from loam_retrieval.settings import Settings
-from loam_shared import money
+from loam_retrieval.usage import add
 from loam_shared.contracts.retrieval import Chat, ChatEvent, Citation, Usage
 from loam_shared.errors import InvalidRequestError
 
 _log = structlog.get_logger()
-_DROPPED = Counter("loam_retrieval_citations_dropped_total", "Citations of sources that were not retrieved.")
+_DROPPED = Counter(
+    "loam_retrieval_citations_dropped_total",
+    "Citations of what was not retrieved, or with a quotation that is not there.",
+)
+_DECLINED = Counter("loam_retrieval_declined_total", "Answers that say that it is not in the sources.")
 NOTHING_FOUND = "There is nothing about that in the sources."
 
 
@@ -37,26 +41,29 @@ class Answers:
         if generation is None:
             raise InvalidRequestError("this pipeline has no generation model: it can be queried, but not chatted with")
         prompt.question_of(chat.messages)
-        found = await self._search(token, prompt.search_text(chat.messages), chat.index, chat.filter)
+        budget = prompt.input_budget(generation, self._settings.prompt_tokens)
+        begun = prompt.Prompt(generation, chat.messages, budget)
+        text = prompt.search_text(chat.messages)
+        found = await self._search(token, text, chat.index, chat.filter, earlier=chat.messages[:-1])
         usage = found.usage
         if found.passages:
-            passages = prompt.within_budget(found.passages, self._settings.context_characters)
-            async with aclosing(self._generated(token, generation, chat, passages)) as events:
+            request, passages = begun.with_sources(found.passages)
+            async with aclosing(self._generated(token, request, passages)) as events:
                 async for event in events:
                     if isinstance(event, Usage):
                         usage = add(usage, event)
                     else:
                         yield event
         else:
+            _DECLINED.inc()
             yield _token(NOTHING_FOUND)
         yield ChatEvent(event="usage", data=usage.model_dump(by_alias=True))
         yield ChatEvent(event="done")
 
     async def _generated(
-        self, token: str, generation: Generation, chat: Chat, passages: list[Passage]
+        self, token: str, request: Json, passages: list[Passage]
     ) -> AsyncGenerator[ChatEvent | Usage, None]:
         citer = Citer(passages)
-        request = prompt.request(generation, chat.messages, passages, self._settings.history_characters)
         async with aclosing(self._gateway.complete(token, request)) as deltas:
             async for delta in deltas:
                 for piece in citer.feed(delta.text):
@@ -65,18 +72,11 @@ class Answers:
                     yield delta.usage
         for piece in citer.end():
             yield _token(piece)
+        if citer.declined:
+            _DECLINED.inc()
         if citer.dropped:
             _DROPPED.inc(citer.dropped)
             _log.info("citations dropped", count=citer.dropped, passages=len(passages))
-
-
-def add(left: Usage, right: Usage) -> Usage:
-    """Both together."""
-    return Usage(
-        input_tokens=left.input_tokens + right.input_tokens,
-        output_tokens=left.output_tokens + right.output_tokens,
-        cost_usd=money.format_usd(money.parse_usd(left.cost_usd) + money.parse_usd(right.cost_usd)),
-    )
 
 
 def _event(piece: str | Citation) -> ChatEvent:

@@ -25,29 +25,33 @@ class Toggle(_Spec):
     enabled: bool = False
 
 
+class Rerank(Toggle):
+    """Whether a model puts the candidates in order, and which; none is named where the tenant has none."""
+
+    model: str | None = None
+
+
 class Retrieval(_Spec):
     """How to search: `top_k` passages out of `candidates` from each kind of search."""
 
     mode: Literal["Hybrid", "Vector", "Keyword"] = "Hybrid"
     top_k: int = 8
     candidates: int = 50
-    rerank: Toggle = Toggle()
+    rerank: Rerank = Rerank()
     query_expansion: Toggle = Toggle()
-
-    @property
-    def not_served(self) -> tuple[str, ...]:
-        """What the spec asks for and this version does not do yet; searches work without it."""
-        asked = {"rerank": self.rerank, "queryExpansion": self.query_expansion}
-        return tuple(name for name, toggle in asked.items() if toggle.enabled)
 
 
 class Generation(_Spec):
-    """The model that answers, and how. The temperature is a decimal string, as in manifests."""
+    """The model that answers, and how. The temperature is a decimal string, as in manifests.
+
+    `context_tokens` are for prompt and answer together.
+    """
 
     model: str
     system_prompt: str | None = None
     temperature: str | None = None
     max_tokens: int | None = None
+    context_tokens: int | None = None
 
 
 class Pipeline(_Spec):

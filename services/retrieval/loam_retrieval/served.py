@@ -95,7 +95,7 @@ class Pipelines:
             pipeline = Pipeline.model_validate(serving.spec)
         except ValidationError as error:
             raise InvalidRequestError(f"serving.spec: {error.errors()[0]['msg']}", param="serving.spec") from error
-        search = Search(pipeline, self._gateway, await self._databases.index(serving.storage))
+        search = Search(self._settings, pipeline, self._gateway, await self._databases.index(serving.storage))
         return Served(search, Answers(self._settings, pipeline, self._gateway, search))
 
 

@@ -36,10 +36,12 @@ class Settings(BaseSettings):
     log_level: str = "info"
     """The least severe level that is logged."""
 
-    context_characters: int = 24_000
-    """The most characters of sources in a prompt; about four of them make a token."""
-    history_characters: int = 12_000
-    """The most characters of earlier turns in a prompt."""
+    prompt_tokens: int = 16_000
+    """The most tokens of a prompt, where the pipeline's `generation.contextTokens` does not say how many fit."""
+    expansion_seconds: float = 10
+    """How long rewriting a question may take; after that the search goes on with the question alone."""
+    rerank_seconds: float = 10
+    """How long a reranker may take; after that the search keeps its own order."""
     answer_seconds: float = 120
     """How long writing an answer may take."""
 

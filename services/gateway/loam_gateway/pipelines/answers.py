@@ -16,12 +16,22 @@ from loam_gateway.pipelines.replays import Replay, claimed
 from loam_gateway.pipelines.room import Room
 from loam_shared.contracts import Wire
 from loam_shared.contracts.internal import IndexPointer
-from loam_shared.contracts.retrieval import Chat, ChatEvent, Citation, Matches, Message, Query, Serving, Usage
+from loam_shared.contracts.retrieval import (
+    Chat,
+    ChatEvent,
+    Citation,
+    FilterValue,
+    Matches,
+    Message,
+    Query,
+    Serving,
+    Usage,
+)
 from loam_shared.credentials import Caller, sign_caller
 from loam_shared.errors import UnavailableError
 
 _EVENTS = TypeAdapter(list[ChatEvent])
-Filter = dict[str, str | list[str]]
+Filter = dict[str, FilterValue | list[FilterValue]]
 
 
 class QueryAsk(Wire):

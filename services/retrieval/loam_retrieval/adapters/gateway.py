@@ -1,7 +1,7 @@
 """The gateway's internal listener, called with the caller's own token, so that the caller is who pays."""
 
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -44,13 +44,29 @@ class Gateway:
             keys: Json = orjson.loads(await response.read())
             return keys
 
-    async def embed(self, token: str, text: str, model: str, dimensions: int) -> tuple[Vector, Usage]:
-        """The vector of `text`."""
-        body = {"model": model, "input": text, "dimensions": dimensions, "encoding_format": "base64"}
+    async def embed(self, token: str, texts: Sequence[str], model: str, dimensions: int) -> tuple[list[Vector], Usage]:
+        """The vectors of `texts`, in one call."""
+        body = {"model": model, "input": list(texts), "dimensions": dimensions, "encoding_format": "base64"}
         async with self._call("POST", "embeddings", token, body) as response:
             answer = orjson.loads(await response.read())
-        vector = np.frombuffer(base64.b64decode(answer["data"][0]["embedding"]), dtype="<f4")
-        return vector, _usage(answer["usage"])
+        found = (base64.b64decode(one["embedding"]) for one in answer["data"])
+        return [np.frombuffer(vector, dtype="<f4") for vector in found], _usage(answer["usage"])
+
+    async def rerank(self, token: str, query: str, texts: Sequence[str], model: str) -> tuple[list[float], Usage]:
+        """How well each of `texts` answers `query`, higher is better. Raises ProviderError unless each has a score."""
+        body = {"model": model, "query": query, "documents": list(texts)}
+        async with self._call("POST", "rerank", token, body) as response:
+            answer = orjson.loads(await response.read())
+        scores = {result["index"]: float(result["relevance_score"]) for result in answer["results"]}
+        if scores.keys() != set(range(len(texts))):
+            raise errors.ProviderError("the reranker did not score every passage")
+        return [scores[index] for index in range(len(texts))], _usage(answer["usage"])
+
+    async def completion(self, token: str, request: Json) -> tuple[str, Usage]:
+        """The model's whole answer to `request`, an OpenAI chat completion."""
+        async with self._call("POST", "chat/completions", token, request) as response:
+            answer = orjson.loads(await response.read())
+        return answer["choices"][0]["message"]["content"] or "", _usage(answer["usage"])
 
     async def complete(self, token: str, request: Json) -> AsyncGenerator[Delta, None]:
         """The model's answer to `request`, an OpenAI chat completion, as it is made. Closing ends the model's work."""

@@ -17,11 +17,13 @@ gateway can make one.
 import hashlib
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictInt
 
 from loam_shared.contracts import Wire
 from loam_shared.contracts.admin import StorageGrant
 from loam_shared.contracts.internal import IndexPointer
+
+FilterValue = str | StrictInt
 
 
 class Serving(Wire):
@@ -37,11 +39,14 @@ class Serving(Wire):
 
 
 class Query(Wire):
-    """A search; `filter` maps a metadata field (documentId, name, source, mediaType) to a value or a list of them."""
+    """A search.
+
+    `filter` maps a metadata field (documentId, name, source, sourcePrefix, mediaType, page) to a value or a list.
+    """
 
     query: str = Field(min_length=1, max_length=20_000)
     top_k: int | None = Field(default=None, ge=1, le=100)
-    filter: dict[str, str | list[str]] = Field(default_factory=dict)
+    filter: dict[str, FilterValue | list[FilterValue]] = Field(default_factory=dict)
     index: IndexPointer | None = None
     serving: Serving | None = Field(default=None, repr=False)
 
@@ -91,7 +96,7 @@ class Chat(Wire):
     """A question with its conversation so far."""
 
     messages: tuple[Message, ...] = Field(min_length=1, max_length=200)
-    filter: dict[str, str | list[str]] = Field(default_factory=dict)
+    filter: dict[str, FilterValue | list[FilterValue]] = Field(default_factory=dict)
     index: IndexPointer | None = None
     serving: Serving | None = Field(default=None, repr=False)
 
