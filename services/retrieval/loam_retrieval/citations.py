@@ -21,7 +21,7 @@ _WORD = re.compile(r"\w+")
 _QUOTED = re.compile(
     r"[\"\u201c\u201d\u201e\u00ab\u00bb]([^\"\u201c\u201d\u201e\u00ab\u00bb\n]+)[\"\u201c\u201d\u00ab\u00bb]"
 )
-_ELLIPSIS = re.compile(r"\[?(?:\u2026|\.\.\.)\]?")
+_ELLIPSIS = re.compile(r"\[?(?:\u2026|\.\.\.)\]?|\u22ef")
 _SHORTEST_QUOTED = 4
 # So many more words of the claim must stand in another sentence of a source that was cited already.
 _CLEARLY_BETTER = 2
@@ -143,5 +143,6 @@ def _overlap(words: set[str], sentence: str) -> float:
 
 
 def _last_sentence(text: str) -> str:
-    sentences = _SENTENCE.findall(text.rstrip() + " ")
+    # What was left out of a quotation ends no sentence.
+    sentences = _SENTENCE.findall(_ELLIPSIS.sub("\u22ef", text.rstrip()) + " ")
     return str(sentences[-1]) if sentences else text

@@ -12,13 +12,6 @@ class _Spec(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
 
 
-class Embedding(_Spec):
-    """The model, by the name callers use at the gateway, and the length of its vectors."""
-
-    model: str
-    dimensions: int = 512
-
-
 class Toggle(_Spec):
     """Something that is on or off."""
 
@@ -57,7 +50,6 @@ class Generation(_Spec):
 class Pipeline(_Spec):
     """What `pipeline.json` says to a retrieval service; without `generation` it searches but does not chat."""
 
-    embedding: Embedding
     retrieval: Retrieval = Retrieval()
     generation: Generation | None = None
 

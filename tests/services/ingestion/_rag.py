@@ -45,6 +45,11 @@ _MODELS = {
         "price": {"inputPerMillion": "0.25", "outputPerMillion": "1.25"},
         "maxOutputTokens": 4096,
     },
+    "cohere-rerank": {
+        "modelId": "cohere.rerank-v3-5:0",
+        "capabilities": ["Rerank"],
+        "price": {"perThousandQueries": "2.00"},
+    },
 }
 _SCOPES = ["ai:complete", "ai:embed", "rag:query", "rag:write", "usage:read"]
 

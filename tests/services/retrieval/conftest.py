@@ -1,7 +1,12 @@
 """What retrieval is tested on: a platform of real processes, and one pipeline with documents in it."""
 
-from collections.abc import AsyncIterator
+import contextlib
+import json
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
+import aiohttp
 import pytest_asyncio
 
 from .._servers import embedded
@@ -33,3 +38,42 @@ async def pipeline(platform: _rag.Platform) -> AsyncIterator[_rag.Pipeline]:
             await made.settled()
         made.retrieval.start()
         yield made
+
+
+@contextlib.asynccontextmanager
+async def suffering(
+    platform: _rag.Platform, operation: str = "converse-stream", model: str = "*", **fault: Any
+) -> AsyncIterator[None]:
+    """Calls of models go as the fault says."""
+    url = f"{platform.bedrock}/_local/scenario"
+    script = {"rules": [{"operation": operation, "model": model, "fault": fault}]}
+    async with platform.session.put(url, json=script) as response:
+        assert response.status < 300, await response.text()
+    try:
+        yield
+    finally:
+        async with platform.session.delete(url) as response:
+            assert response.status < 300
+
+
+async def metric(pod: _rag.Pod, name: str) -> float:
+    """What the pod counts under this name."""
+    async with aiohttp.ClientSession() as session, session.get(f"{pod.url}/metrics") as response:
+        lines = (await response.text()).splitlines()
+    return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
+
+
+@contextlib.contextmanager
+def serving(pipeline: _rag.Pipeline, spec: dict[str, Any], **settings: str) -> Iterator[_rag.Pod]:
+    """One more retrieval pod of the pipeline, which searches as `spec` says."""
+    folder = pipeline.folder / f"retrieval-{uuid.uuid4().hex[:6]}"
+    folder.mkdir()
+    (folder / "pipeline.json").write_text(json.dumps(_rag.SPEC | spec))
+    [port] = embedded.free_ports(1)
+    environment = pipeline.pod_environment | {"LOAM_CONFIG_FILE": str(folder / "pipeline.json")} | settings
+    pod = _rag.Pod("loam_retrieval", folder, environment, port)
+    pod.start()
+    try:
+        yield pod
+    finally:
+        pod.stop()

@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,6 +71,39 @@ def test_markers_count_citations_in_the_order_they_are_given():
     text, citations, _ = _cited("Badges first [2], then leave [1, 2]; done")
     assert [one.document_id for one in citations] == ["badges", "leave"]
     assert text == "Badges first [1], then leave [2][1]; done"
+
+
+def test_an_answer_that_declines_carries_no_citation_whatever_it_names():
+    text, citations, dropped = _cited("[0] That is not in the sou", "rces [1].")
+    assert (text, citations, dropped) == ("That is not in the sources .", [], 1)
+    citer = Citer(PASSAGES)
+    assert list(citer.feed("[0] No.")) == ["No."]
+    assert citer.declined
+
+
+def test_a_second_claim_from_the_same_source_gets_the_sentence_that_says_it():
+    text, citations, _ = _cited("Everybody gets 25 days of paid leave [1]. Unused days expire in March [1].")
+    assert [one.quote for one in citations] == [
+        "Everybody gets 25 days of paid leave.",
+        "Unused days expire in March.",
+    ]
+    assert text.endswith("March [2].")
+
+
+@pytest.mark.parametrize("marks", ['""', "\u201c\u201d", "\u201e\u201c", "\u00ab\u00bb"])
+def test_what_an_answer_quotes_is_cited_where_it_stands_and_dropped_where_it_does_not(marks):
+    left, right = marks
+    _, citations, dropped = _cited(f"It says {left}unused days EXPIRE - in March{right} [1].")
+    assert ([one.quote for one in citations], dropped) == (["Unused days expire in March"], 0)
+    _, citations, dropped = _cited(f"It says {left}unused days expire in June{right} [1].")
+    assert (citations, dropped) == ([], 1)
+
+
+def test_a_quotation_with_something_left_out_must_stand_there_in_all_its_parts():
+    _, citations, _ = _cited('It says "everybody gets 25 days \u2026 unused days expire in March" [1].')
+    assert [one.quote for one in citations] == ["Unused days expire in March"]
+    _, citations, dropped = _cited('It says "everybody gets 99 days \u2026 unused days expire in March" [1].')
+    assert (citations, dropped) == ([], 1)
 
 
 @given(st.sets(st.integers(1, len(ANSWER) - 1)))

@@ -1,9 +1,7 @@
 """Questions to a pipeline, through the real gateway and the real service."""
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,6 +10,7 @@ from loam_shared.credentials import new_signing_key
 
 from .._servers import embedded
 from ..ingestion import _rag
+from .conftest import suffering
 
 QUESTION = {"messages": [{"role": "user", "content": "How many days of paid leave does everybody get?"}]}
 
@@ -183,24 +182,11 @@ async def test_a_budget_that_is_used_up_is_told_as_such(platform):
     assert "cap" in body["error"]
 
 
-@contextlib.asynccontextmanager
-async def _suffering(platform: Any, **fault: Any) -> AsyncIterator[None]:
-    """The model's streams go as the fault says."""
-    url, script = f"{platform.bedrock}/_local/scenario", {"rules": [{"operation": "converse-stream", "fault": fault}]}
-    async with platform.session.put(url, json=script) as response:
-        assert response.status < 300, await response.text()
-    try:
-        yield
-    finally:
-        async with platform.session.delete(url) as response:
-            assert response.status < 300
-
-
 async def test_a_caller_who_hangs_up_ends_the_models_work(platform, pipeline):
     query = "SELECT count(*) FROM holds WHERE tenant = $1"
     body = QUESTION | {"index": await pipeline.pointer()}
     headers = {"authorization": f"Bearer {pipeline.token()}"}
-    async with _suffering(platform, eventDelayMs=300):
+    async with suffering(platform, eventDelayMs=300):
         async with platform.session.post(f"{pipeline.retrieval.url}/chat", json=body, headers=headers) as response:
             assert b"token" in await response.content.readany()
             assert await platform.database.fetchval(query, pipeline.tenant) == 1
@@ -215,7 +201,7 @@ async def test_a_running_answer_counts_as_in_flight_until_it_ends(platform, pipe
             lines = (await response.text()).splitlines()
         return next(line for line in lines if line.startswith("loam_requests_in_flight "))
 
-    async with _suffering(platform, eventDelayMs=100):
+    async with suffering(platform, eventDelayMs=100):
         asking = asyncio.create_task(pipeline.call("POST", "/chat", QUESTION))
         async with asyncio.timeout(5):
             while await in_flight() != "loam_requests_in_flight 1.0":  # noqa: ASYNC110 - nobody tells
@@ -225,7 +211,7 @@ async def test_a_running_answer_counts_as_in_flight_until_it_ends(platform, pipe
 
 
 async def test_a_citation_that_the_model_made_up_is_dropped_and_counted(platform, pipeline):
-    async with _suffering(platform, text="Everybody gets 25 days [1]. The moon is made of cheese [9]."):
+    async with suffering(platform, text="Everybody gets 25 days [1]. The moon is made of cheese [9]."):
         answer = await pipeline.call("POST", "/chat", QUESTION)
     assert [one["source"] for one in answer["citations"]] == ["leave.md"]
     assert "[9]" not in answer["content"]
@@ -234,7 +220,7 @@ async def test_a_citation_that_the_model_made_up_is_dropped_and_counted(platform
 
 
 async def test_an_answer_that_breaks_off_ends_with_an_error_event(platform, pipeline):
-    async with _suffering(platform, errorAfter=4, error="500"):
+    async with suffering(platform, errorAfter=4, error="500"):
         events = _events(await pipeline.call("POST", "/chat", QUESTION | {"stream": True}))
     assert events[0][0] == "token"
     name, data = events[-1]
