@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, Gauge, Histogram, generate_la
 
 from loam_retrieval.adapters.index import Passage
 from loam_retrieval.auth import Doorkeeper
+from loam_retrieval.question import Question
 from loam_retrieval.served import Pipelines
 from loam_shared import errors, http, telemetry
 from loam_shared.contracts.retrieval import Chat, ChatEvent, Match, Matches, Query, Span
@@ -47,7 +48,7 @@ def application(doorkeeper: Doorkeeper, pipelines: Pipelines) -> FastAPI:
     async def query(asked: Query, by: Annotated[_Admitted, Depends(admitted)]) -> Response:
         with _SECONDS.labels("query").time():
             served = await pipelines.of(by.caller, asked)
-            found = await served.search(by.token, asked.query, asked.index, asked.filter, asked.top_k)
+            found = await served.search(by.token, Question(asked.query), asked.index, asked.filter, asked.top_k)
         matches = Matches(matches=tuple(map(_match, found.passages)), usage=found.usage)
         return Response(matches.to_json(), media_type="application/json")
 

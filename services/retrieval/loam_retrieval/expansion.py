@@ -1,23 +1,21 @@
 """Other words for a question: searches that a model makes of it, and what they find beside the question itself.
 
-A question and what its answer is written in may share no word. A model is asked for up to three searches more; what
-they find joins what the question finds, but all of them together count half of it. So they bring in candidates, and
-lift what the question has found as well, without putting a search that missed the point above the question.
+A question and what its answer is written in may share no word. A model is asked for up to three searches more, which
+join what the question finds without ever counting as much (see `combination`).
 """
 
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 import structlog
 from prometheus_client import Counter
 
 from loam_retrieval import tokens
 from loam_retrieval.adapters.gateway import Gateway
-from loam_retrieval.adapters.index import Passage
 from loam_retrieval.fence import fenced
 from loam_retrieval.pipeline import Generation
+from loam_retrieval.question import Question
 from loam_shared.contracts.retrieval import Message, Usage
 from loam_shared.errors import BudgetExceededError, LoamError, ProviderError
 
@@ -35,7 +33,6 @@ _MOST_SEARCHES = 3
 _LONGEST_SEARCH = 300
 _OUTPUT_TOKENS = 200
 _EARLIER_TOKENS = 1000
-_OTHERS_WEIGHT = 0.5
 _LISTED = re.compile(r"^\s*(?:[-*\u2022]|\d{1,2}[.):])\s+")
 
 
@@ -47,7 +44,7 @@ class Expander:
         self._generation = generation
         self._seconds = seconds
 
-    async def __call__(self, token: str, question: str, earlier: Sequence[Message]) -> tuple[list[str], Usage]:
+    async def __call__(self, token: str, question: Question) -> tuple[list[str], Usage]:
         """Up to three searches, none of them the question, and what they cost.
 
         None where the model fails, is late or says anything else, which is counted. Raises BudgetExceededError.
@@ -55,8 +52,8 @@ class Expander:
         usage = Usage()
         try:
             async with asyncio.timeout(self._seconds):
-                said, usage = await self._gateway.completion(token, self._request(question, earlier))
-            return searches(said, question), usage
+                said, usage = await self._gateway.completion(token, self._request(question))
+            return searches(said, question.text), usage
         except BudgetExceededError:
             raise
         except (LoamError, TimeoutError) as error:
@@ -64,10 +61,10 @@ class Expander:
             _log.warning("expansion failed, the search goes on with the question alone", error=repr(error))
             return [], usage
 
-    def _request(self, question: str, earlier: Sequence[Message]) -> dict[str, object]:
-        said = _transcript(earlier)
+    def _request(self, question: Question) -> dict[str, object]:
+        said = _transcript(question.earlier)
         parts = [fenced(said, name="earlier")] if said else []
-        content = "\n\n".join([*parts, fenced(question, name="question"), "Searches:"])
+        content = "\n\n".join([*parts, fenced(question.text, name="question"), "Searches:"])
         messages = [{"role": "system", "content": _RULES}, {"role": "user", "content": content}]
         body: dict[str, object] = {"model": self._generation.model, "messages": messages, "max_tokens": _OUTPUT_TOKENS}
         if self._generation.temperature is not None:
@@ -81,24 +78,6 @@ def searches(said: str, question: str) -> list[str]:
     if not 1 <= len(lines) <= _MOST_SEARCHES or not all(map(_is_search, lines)):
         raise ProviderError("the model did not answer with searches")
     return [line for line in dict.fromkeys(lines) if line.casefold() != question.strip().casefold()]
-
-
-def combined(by_question: Sequence[Passage], by_others: Sequence[Sequence[Passage]]) -> list[Passage]:
-    """All passages by the sum of their shares of each search's best score: the question's whole, of the others half.
-
-    Each list is ordered, best first, with scores of 0 or more.
-    """
-    if not any(by_others):
-        return list(by_question)
-    weight = _OTHERS_WEIGHT / len(by_others)
-    found = {passage.chunk_id: passage for one in (by_question, *by_others) for passage in one}
-    scores = dict.fromkeys(found, 0.0)
-    for share, passages in ((1.0, by_question), *((weight, one) for one in by_others)):
-        best = max((passage.score for passage in passages), default=0.0) or 1.0
-        for passage in passages:
-            scores[passage.chunk_id] += share * max(0.0, passage.score) / best
-    scored = (replace(passage, score=scores[key]) for key, passage in found.items())
-    return sorted(scored, key=lambda passage: (-passage.score, passage.chunk_id))
 
 
 def _is_search(line: str) -> bool:

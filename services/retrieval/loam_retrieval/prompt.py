@@ -24,24 +24,6 @@ _MARKER = re.compile(r"\s?\[\d{1,3}\]")
 _EARLIER_SHARE = 4
 _FEWEST_SOURCE_TOKENS = 400
 _DEFAULT_OUTPUT = 1024
-_SHORT_FOLLOW_UP_WORDS = 6
-# Characters; embedding models take little more.
-_LONGEST_SEARCH = 20_000
-
-
-def question_of(messages: Sequence[Message]) -> str:
-    """The last message's text. Raises InvalidRequestError unless it is the user's and says something."""
-    last = messages[-1]
-    if last.role != "user" or not last.content.strip():
-        raise InvalidRequestError("messages: the last one must be the user's question", param="messages")
-    return last.content
-
-
-def search_text(messages: Sequence[Message]) -> str:
-    """What to search for: the question, after the one before it where it is too short to stand alone."""
-    asked = [message.content for message in messages if message.role == "user"]
-    short = len(asked[-1].split()) <= _SHORT_FOLLOW_UP_WORDS
-    return (" ".join(asked[-2:]) if short else asked[-1])[:_LONGEST_SEARCH]
 
 
 class Prompt:

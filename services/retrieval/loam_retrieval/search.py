@@ -1,7 +1,7 @@
 """Search over a pipeline's index: by meaning, by words, or by both."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -9,15 +9,17 @@ from lancedb.expr import Expr
 
 from loam_retrieval.adapters.gateway import Gateway, Vector
 from loam_retrieval.adapters.index import Index, Passage
+from loam_retrieval.combination import EXPANSION, IN_CONTEXT, combined
 from loam_retrieval.diversity import distinct
-from loam_retrieval.expansion import Expander, combined
+from loam_retrieval.expansion import Expander
 from loam_retrieval.filters import Filter, expression
 from loam_retrieval.pipeline import Pipeline
+from loam_retrieval.question import Question
 from loam_retrieval.reranking.routed import Reranker
 from loam_retrieval.settings import Settings
 from loam_retrieval.usage import add
 from loam_shared.contracts.internal import IndexPointer
-from loam_shared.contracts.retrieval import Message, Usage
+from loam_shared.contracts.retrieval import Usage
 
 # How much meaning counts beside words in a hybrid search. Measured on SciFact (300 queries, nDCG@10) with the weakest
 # embedding model there is here: words alone 0.684, meaning alone 0.511, reciprocal rank fusion 0.632, this combination
@@ -48,42 +50,42 @@ class Search:
             self._reranker = Reranker(gateway, retrieval.rerank.model, settings.rerank_seconds)
 
     async def __call__(
-        self,
-        token: str,
-        text: str,
-        at: IndexPointer | None,
-        wanted: Filter,
-        top_k: int | None = None,
-        earlier: Sequence[Message] = (),
+        self, token: str, question: Question, at: IndexPointer | None, wanted: Filter, top_k: int | None = None
     ) -> Found:
-        """The passages of version `at` that fit `text`; none where there is no index yet. Raises LoamErrors.
-
-        `earlier` is what was said before, which only an expansion looks at.
-        """
+        """The passages of version `at` that fit `question`; none where there is no index yet. Raises LoamErrors."""
         where = expression(wanted)
         if at is None or at.chunks == 0:
             return Found([])
         limit = top_k or self._pipeline.retrieval.top_k
         candidates = max(limit, self._pipeline.retrieval.candidates)
-        others, usage = await self._expander(token, text, earlier) if self._expander else ([], Usage())
-        found = await self._candidates(token, [text, *others], at, where, candidates)
+        weighted, usage = await self._searches(token, question)
+        found = await self._candidates(token, weighted, at, where, candidates)
         passages, usage = found.passages[:candidates], add(usage, found.usage)
         if self._reranker:
-            passages, cost = await self._reranker(token, text, passages)
+            passages, cost = await self._reranker(token, question.standalone, passages)
             usage = add(usage, cost)
         return Found(distinct(passages, limit), usage)
 
+    async def _searches(self, token: str, question: Question) -> tuple[dict[str, float], Usage]:
+        """What to search for, each text with its weight, the question itself first."""
+        others, usage = await self._expander(token, question) if self._expander else ([], Usage())
+        weighted = {question.text: 1.0}
+        if question.in_context:
+            weighted[question.in_context] = IN_CONTEXT
+        return weighted | {text: EXPANSION / len(others) for text in others if text not in weighted}, usage
+
     async def _candidates(
-        self, token: str, texts: Sequence[str], at: IndexPointer, where: Expr | None, candidates: int
+        self, token: str, weighted: Mapping[str, float], at: IndexPointer, where: Expr | None, candidates: int
     ) -> Found:
-        """What the first of `texts` finds, and the others beside it."""
+        """What the first text finds, and the others beside it."""
+        texts = list(weighted)
         vectors: Sequence[Vector | None] = [None] * len(texts)
         usage = Usage()
         if self._pipeline.retrieval.mode != "Keyword":
             vectors, usage = await self._gateway.embed(token, texts, at.embedding.model, at.embedding.dimensions)
         searches = (self._one(at, text, vector, where, candidates) for text, vector in zip(texts, vectors, strict=True))
         by_question, *by_others = await asyncio.gather(*searches)
-        return Found(combined(by_question, by_others), usage)
+        return Found(combined(by_question, list(zip(list(weighted.values())[1:], by_others, strict=True))), usage)
 
     async def _one(
         self, at: IndexPointer, text: str, vector: Vector | None, where: Expr | None, candidates: int

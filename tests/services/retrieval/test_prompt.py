@@ -196,18 +196,3 @@ def test_the_callers_own_instructions_come_before_the_rules():
     system, user = _request([_passage("t")], _message("system", "Rhyme."), _message("user", "Why?"))["messages"]
     assert system["content"].index("Be brief.") < system["content"].index("Rhyme.") < system["content"].index("[1]")
     assert "Rhyme." not in user["content"]
-
-
-def test_a_short_follow_up_is_searched_with_the_question_before_it():
-    asked = [
-        _message("user", "How many days of leave do I get?"),
-        _message("assistant", "25"),
-        _message("user", "When?"),
-    ]
-    assert prompt.search_text(asked) == "How many days of leave do I get? When?"
-    assert prompt.search_text(asked[:1]) == "How many days of leave do I get?"
-
-
-def test_the_last_word_must_be_the_users():
-    with pytest.raises(InvalidRequestError):
-        prompt.question_of([_message("user", "Hi"), _message("assistant", "Hello")])

@@ -1,0 +1,45 @@
+"""What is searched for beside a question adds to it, and never counts as much."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loam_retrieval.adapters.index import Passage
+from loam_retrieval.combination import combined
+
+HALF = 0.5
+
+
+def _list(scores: dict[str, float]) -> list[Passage]:
+    order = sorted(scores.items(), key=lambda item: -item[1])
+    return [Passage(name, name, name, name, None, 0, 1, np.zeros(2), score) for name, score in order]
+
+
+def _order(question: dict[str, float], *others: dict[str, float]) -> list[str]:
+    weighted = [(HALF / len(others), _list(one)) for one in others]
+    return [passage.chunk_id for passage in combined(_list(question), weighted)]
+
+
+def test_without_other_searches_everything_stays_as_the_question_found_it():
+    passages = _list({"a": 3.0, "b": 2.0})
+    assert combined(passages, []) == passages
+    assert combined(passages, [(HALF, []), (HALF, [])]) == passages
+
+
+def test_what_only_other_searches_find_comes_after_what_the_question_finds_best():
+    assert _order({"best": 9.0, "weak": 1.0}, {"new": 5.0}, {"new": 7.0, "weak": 1.0})[:2] == ["best", "new"]
+
+
+def test_what_all_find_comes_before_what_one_finds():
+    assert _order({"a": 9.0, "both": 8.5}, {"both": 4.0}) == ["both", "a"]
+
+
+SCORES = st.dictionaries(st.sampled_from("abcdef"), st.floats(0.01, 100), min_size=1)
+
+
+@given(SCORES, st.lists(SCORES, min_size=1, max_size=3))
+def test_nothing_comes_first_that_the_question_itself_finds_less_than_half_as_good_as_its_best(question, others):
+    order = _order(question, *others)
+    assert set(order) == set(question).union(*others)
+    assert len(order) == len(set(order))
+    assert question.get(order[0], 0.0) >= max(question.values()) / 2 - 1e-9
