@@ -1,10 +1,15 @@
 """Every format gives its text, and what cannot be read says so with the mend; all in the real, limited processes."""
 
 import os
+import tempfile
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from docx import Document
+from docx.enum.style import WD_STYLE_TYPE
+from docx.oxml import parse_xml
+from docx.oxml.ns import nsdecls
 
 from loam_ingestion.parsing.pool import Parsers, parsers
 from loam_ingestion.settings import ParsingLimits
@@ -19,7 +24,9 @@ async def pool() -> AsyncIterator[Parsers]:
         yield running
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "notes.md"])
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "notes.md", "notes.csv", "notes.tsv", "notes.json", "notes.jsonl", "notes.ndjson"]
+)
 async def test_the_text_of_plain_files_is_the_file_itself(pool, name):
     original = "# Überschrift\r\n\r\nZeile mit Ümlaut und 漢字.\r\n\tEingerückt\n"
     assert (await parse(pool, name, original.encode())).extracted.text == original
@@ -76,6 +83,81 @@ async def test_a_word_document_gives_its_headings_paragraphs_and_tables_in_order
     ]
     assert [(found.level, found.title) for found in extracted.headings] == [(1, "Flights"), (2, "Hotels")]
     assert all(extracted.text[found.start :].startswith(found.title) for found in extracted.headings)
+
+
+async def test_a_format_is_known_by_its_media_type_where_the_name_has_no_suffix(pool):
+    with tempfile.TemporaryFile() as file:
+        file.write(b"a,b\n1,2\n")
+        file.flush()
+        parsed = await pool.parse("export", "text/csv; charset=utf-8", file)
+    assert parsed.media_type == "text/csv"
+    assert parsed.extracted.text == "a,b\n1,2\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "title"),
+    [
+        (b'{"title": "Leave policy", "days": 25}', "Leave policy"),
+        (b'{"name": "  loam\\u0000 "}', "loam"),
+        (b'{"title": 7}', None),
+        (b'[{"title": "of one of many"}]', None),
+        (b'{"title": "broken"', None),
+    ],
+)
+async def test_the_title_of_json_is_that_of_its_object(pool, content, title):
+    parsed = await parse(pool, "a.json", content)
+    assert (parsed.extracted.title, parsed.media_type) == (title, "application/json")
+    assert parsed.extracted.text == content.decode()
+
+
+async def test_bookmarks_of_a_pdf_are_its_headings_where_their_words_stand(pool):
+    document = made.pdf(
+        "Preface\nabout this",
+        "on top\n2.1 Paid  leave\n25 days",
+        "Sick leave is another matter",
+        bookmarks={"Preface": (0, 0), "Paid leave": (1, 1), "Elsewhere": (2, 0)},
+    )
+    extracted = (await parse(pool, "p.pdf", document)).extracted
+    found = [(heading.level, heading.title, extracted.text[heading.start :][:7]) for heading in extracted.headings]
+    assert found == [(1, "Preface", "Preface"), (2, "Paid leave", "2.1 Pai"), (1, "Elsewhere", "Sick le")]
+    assert extracted.title is None  # "untitled" is what reportlab calls it
+
+
+async def test_a_word_document_is_read_with_all_its_changes_accepted_in_whatever_it_is_nested(pool):
+    document = Document()
+    paragraph = document.add_paragraph("We ")
+    for xml in (
+        "<w:ins {0}><w:r><w:t>always </w:t></w:r></w:ins>",
+        "<w:del {0}><w:r><w:delText>never </w:delText></w:r></w:del>",
+        "<w:sdt {0}><w:sdtContent><w:r><w:t>pay.</w:t><w:tab/><w:t>Soon.</w:t></w:r></w:sdtContent></w:sdt>",
+    ):
+        paragraph._p.append(parse_xml(xml.format(nsdecls("w"))))
+    outer = document.add_table(rows=2, cols=2)
+    outer.cell(0, 0).text = "a"
+    outer.cell(0, 1).add_table(rows=1, cols=1).cell(0, 0).text = "inner"
+    outer.cell(1, 0).merge(outer.cell(1, 1)).text = "both"
+    extracted = (await parse(pool, "a.docx", made.saved(document))).extracted
+    assert extracted.text.split("\n\n")[0] == "We always pay.\tSoon."
+    assert [line.split() for line in extracted.text.split("\n\n")[1].splitlines()] == [["a", "inner"], ["both"]]
+
+
+async def test_headings_of_a_word_document_are_those_of_its_own_styles_too(pool):
+    document = Document()
+    style = document.styles.add_style("Kapitel", WD_STYLE_TYPE.PARAGRAPH)
+    style.base_style = document.styles["Heading 2"]
+    document.add_paragraph("Erstes", style="Kapitel")
+    document.add_paragraph("Text.")
+    outlined = document.add_paragraph("Outlined")
+    outlined._p.get_or_add_pPr().append(parse_xml(f'<w:outlineLvl {nsdecls("w")} w:val="3"/>'))
+    extracted = (await parse(pool, "a.docx", made.saved(document))).extracted
+    assert [(one.start, one.level, one.title) for one in extracted.headings] == [(0, 2, "Erstes"), (15, 4, "Outlined")]
+    assert extracted.title == "Erstes"
+
+
+async def test_html_that_nests_deeply_is_read(pool):
+    extracted = (await parse(pool, "a.html", b"<div>" * 4000 + b"<h2>deep</h2>text")).extracted
+    assert extracted.text == "deep\n\ntext"
+    assert [(heading.start, heading.level) for heading in extracted.headings] == [(0, 2)]
 
 
 @pytest.mark.parametrize(

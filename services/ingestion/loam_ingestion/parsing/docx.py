@@ -154,10 +154,8 @@ class _Writer:
         tag = node.tag
         if tag == _PARAGRAPH and not self.tables:
             self._flush()
-        elif tag == _CELL:
-            self._end("\t")
-        elif tag == _ROW:
-            self._end("\n")
+        elif tag in {_CELL, _ROW}:
+            self._end("\t" if tag == _CELL else "\n")
         elif tag == _TABLE:
             self.tables -= 1
             self._flush()
@@ -176,6 +174,9 @@ class _Writer:
             self.parts.append(" ")
 
     def _end(self, mark: str) -> None:
+        if self.tables > 1:  # a table within a cell reads as a line of it
+            self._space()
+            return
         # A row's end takes the place of its last cell's.
         if mark == "\n" and self.parts and self.parts[-1] == "\t":
             self.parts.pop()
