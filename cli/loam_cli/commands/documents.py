@@ -16,7 +16,10 @@ from loam_cli.patience import Patience
 
 app = typer.Typer(help="Documents of a pipeline.", no_args_is_help=True)
 
-SUFFIXES = {".txt", ".md", ".markdown", ".html", ".htm", ".pdf", ".docx", ".csv", ".tsv", ".json", ".jsonl"}
+SUFFIXES = {
+    *(".txt", ".md", ".markdown", ".html", ".htm", ".pdf", ".docx"),
+    *(".csv", ".tsv", ".json", ".jsonl", ".ndjson"),
+}
 _AT_ONCE = 4
 # Each look lists all documents, so the more there are, the longer the pause.
 _POLL_SECONDS, _POLL_SECONDS_PER_DOCUMENT = 0.1, 0.0005
