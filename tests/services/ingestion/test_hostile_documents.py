@@ -124,12 +124,15 @@ async def test_a_hostile_document_is_refused_with_its_mend(pool, name, document,
         ("a.html", b'<meta charset="unicode_escape">\\ud800', "\\ud800"),
         ("a.json", b"[" * 100_000, "[" * 100_000),
         ("a.json", b'{"title": "\\ud800", broken', '{"title": "\\ud800", broken'),
+        ("a.html", b'\xef\xbb\xbf<meta charset="iso-8859-1">' + "Grüße".encode(), "Grüße"),
+        ("a.md", b"# " + b" " * 300_000 + b"x", "# " + " " * 300_000 + "x"),
+        ("a.md", b"---\ntitle: " + b" " * 300_000 + b"x\n---\n", "---\ntitle: " + " " * 300_000 + "x\n---\n"),
         ("a.md", b"A text about %PDF-1.7 files", "A text about %PDF-1.7 files"),
     ],
     ids=[
         *("utf-16-le", "utf-16-be", "utf-32", "zeros", "surrogates-in-utf-8", "surrogate-in-utf-16", "broken-byte"),
         *("cyrillic", "right-to-left", "html-references", "html-charset", "html-no-charset", "deep-json"),
-        *("broken-json", "about-pdf"),
+        *("broken-json", "html-mark", "wide-heading", "wide-title", "about-pdf"),
     ],
 )
 async def test_text_is_read_with_what_cannot_be_stored_replaced_one_for_one(pool, name, content, read):

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from loam_ingestion.errors import UnreadableDocumentError
+from loam_ingestion.errors import ParserUnavailableError, UnreadableDocumentError
 from loam_ingestion.parsing.pool import Parsers, parsers
 from loam_ingestion.parsing.process import _said
 from loam_ingestion.parsing.wire import LENGTHS
@@ -138,6 +138,15 @@ async def test_nothing_runs_on_once_the_pool_is_closed():
     async with parsers(ParsingLimits(), 2) as pool:
         task, zygote, child = await under_way(pool, SLOW)
         task.cancel()
+    assert await ended(zygote, child)
+
+
+async def test_a_document_that_is_parsed_while_the_pool_closes_may_be_tried_again():
+    async with parsers(ParsingLimits(), 2) as pool:
+        task, zygote, child = await under_way(pool, SLOW)
+    with pytest.raises(ParserUnavailableError) as refused:
+        await task
+    assert refused.value.passing
     assert await ended(zygote, child)
 
 

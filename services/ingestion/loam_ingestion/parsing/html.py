@@ -12,7 +12,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from loam_ingestion.errors import UnreadableDocumentError
 from loam_ingestion.parsing import Extracted, Heading, TextLimits
-from loam_ingestion.parsing.text import decode
+from loam_ingestion.parsing.text import decode, is_marked
 
 _UNSEEN = {"script", "style", "noscript", "template", "svg", "iframe", "nav", "head", "select", "button"}
 _BLOCKS = {
@@ -75,7 +75,7 @@ def _refuse_depth(data: bytes) -> None:
 
 def _decoded(data: bytes) -> str:
     encoding = _declared(data)
-    if encoding:
+    if encoding and not is_marked(data):
         # The page may be wrong about itself; then the usual order of encodings is tried.
         with contextlib.suppress(UnicodeDecodeError):
             return data.decode(encoding)

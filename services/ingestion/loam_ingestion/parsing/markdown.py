@@ -6,10 +6,10 @@ from loam_ingestion.parsing import Extracted, Heading, TextLimits
 from loam_ingestion.parsing.text import decode
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.+?)(?:[ \t]+#+)?[ \t]*$")
+_HEADING = re.compile(r" {0,3}(#{1,6})[ \t](.*)")
 _UNDERLINE = re.compile(r" {0,3}(=+|-{2,})[ \t]*$")
 _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL | re.MULTILINE)
-_TITLE = re.compile(r"^title:[ \t]*[\"']?(.+?)[\"']?[ \t]*\r?$", re.MULTILINE)
+_TITLE = re.compile(r"^title:(.*)$", re.MULTILINE)
 
 
 def extract(data: bytes, limits: TextLimits) -> Extracted:  # noqa: ARG001 - every format is called in the same way
@@ -18,7 +18,8 @@ def extract(data: bytes, limits: TextLimits) -> Extracted:  # noqa: ARG001 - eve
     front_matter = _FRONT_MATTER.match(text)
     found = headings(text, front_matter.end() if front_matter else 0)
     titled = _TITLE.search(front_matter[1]) if front_matter else None
-    title = titled[1] if titled else next((heading.title for heading in found), None)
+    named = titled[1].strip().strip("\"'").strip() if titled else ""
+    title = named or next((heading.title for heading in found), None)
     return Extracted(text, title, tuple(found))
 
 
@@ -42,8 +43,15 @@ def headings(text: str, start: int = 0) -> list[Heading]:
 
 def _heading_of(line: str, start: int, previous: str, previous_start: int) -> list[Heading]:
     if marked := _HEADING.match(line):
-        return [Heading(start, len(marked[1]), marked[2])]
+        title = _unclosed(marked[2].strip())
+        return [Heading(start, len(marked[1]), title)] if title else []
     paragraph = previous.strip() and not previous.lstrip().startswith(("#", "-", "*", "+", ">", "|"))
     if paragraph and (underline := _UNDERLINE.match(line)):
         return [Heading(previous_start, 1 if "=" in underline[1] else 2, previous.strip())]
     return []
+
+
+def _unclosed(title: str) -> str:
+    """Without the number signs that may close a heading."""
+    bare = title.rstrip("#")
+    return bare.rstrip() if not bare or bare[-1] in " \t" else title

@@ -8,9 +8,11 @@ from pypdfium2 import PdfDocument, PdfiumError
 
 from loam_ingestion.errors import UnreadableDocumentError
 from loam_ingestion.parsing import Extracted, Heading, TextLimits
-from loam_ingestion.parsing.wire import HEADINGS
+from loam_ingestion.parsing.wire import TITLE_CHARACTERS
 
 _PAGE_BREAK = "\n\n"
+# Each is looked for on its page.
+_BOOKMARKS = 10_000
 _UNTITLED = {"untitled", "(anonymous)", "(unspecified)"}
 # What printing drivers put before the name of the file.
 _PRINTED = re.compile(r"^Microsoft (Word|PowerPoint|Excel) - ")
@@ -87,8 +89,8 @@ def _title(document: PdfDocument) -> str | None:
 def _headings(document: PdfDocument, texts: list[str], starts: list[int]) -> tuple[Heading, ...]:
     """The bookmarks, each where its words stand on its page or else where the page begins."""
     found: dict[int, Heading] = {}
-    for bookmark in itertools.islice(document.get_toc(), HEADINGS):
-        title, target = bookmark.get_title().strip(), bookmark.get_dest()
+    for bookmark in itertools.islice(document.get_toc(), _BOOKMARKS):
+        title, target = bookmark.get_title().strip()[:TITLE_CHARACTERS], bookmark.get_dest()
         page = target.get_index() if target else None
         if title and page is not None and 0 <= page < len(texts):
             start = starts[page] + _place(title, texts[page])

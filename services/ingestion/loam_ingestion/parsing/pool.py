@@ -13,7 +13,7 @@ import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from loam_ingestion.errors import UnreadableDocumentError
+from loam_ingestion.errors import ParserUnavailableError, UnreadableDocumentError
 from loam_ingestion.parsing import Extracted, Heading
 from loam_ingestion.parsing.process import Answer, OpenFile, Zygote
 from loam_ingestion.parsing.wire import Request
@@ -40,6 +40,7 @@ class Parsers:
         self._turns = asyncio.Semaphore(at_once)
         self._idle: list[Zygote] = []
         self._busy: set[Zygote] = set()
+        self._closed = False
 
     async def parse(self, name: str, media_type: str | None, file: OpenFile) -> Parsed:
         """Parse the whole of `file`, wherever its position is; cancelling ends the child.
@@ -48,17 +49,22 @@ class Parsers:
         """
         request = Request(name[-255:], media_type and media_type[:255], **self._limits.model_dump())
         async with self._turns:
-            # A zygote may end for any reason; when the next one ends at the same document, that is the reason.
-            answer = await self._ask(request, file) or await self._ask(request, file)
+            answer = await self._ask(self._rested() or self._new(), request, file)
+            if answer is None:
+                # A zygote may end for any reason; when a new one ends at the same document, that is the reason.
+                answer = await self._ask(self._new(), request, file)
         return _parsed(answer)
 
     def close(self) -> None:
-        """End all processes at once."""
-        for zygote in [*self._idle, *self._busy]:
+        """End all processes at once; what is being parsed ends in ParserUnavailableError."""
+        self._closed = True
+        for zygote in self._idle:
             zygote.kill()
+        for zygote in self._busy:
+            zygote.stop()
 
-    async def _ask(self, request: Request, file: OpenFile) -> Answer | None:
-        async with self._zygote() as zygote:
+    async def _ask(self, zygote: Zygote, request: Request, file: OpenFile) -> Answer | None:
+        async with self._at_work(zygote):
             try:
                 async with asyncio.timeout(request.wall_seconds):
                     return await zygote.ask(request, file)
@@ -70,20 +76,35 @@ class Parsers:
                 raise UnreadableDocumentError(_GAVE_UP) from None
 
     @contextlib.asynccontextmanager
-    async def _zygote(self) -> AsyncIterator[Zygote]:
-        """One that is ready; what breaks off its work, cancelling too, ends it with its child."""
-        zygote = self._rested() or Zygote()
+    async def _at_work(self, zygote: Zygote) -> AsyncIterator[None]:
+        """Wait until it is ready; what breaks off its work, cancelling too, ends it with its child."""
         self._busy.add(zygote)
         try:
             await zygote.started()
-            yield zygote
+            yield
         except BaseException:
             zygote.kill()
             raise
         else:
-            self._idle.append(zygote)
+            self._rest(zygote)
         finally:
             self._busy.discard(zygote)
+
+    def _new(self) -> Zygote:
+        if self._closed:
+            raise ParserUnavailableError("documents are not parsed any more: the worker is stopping")
+        try:
+            return Zygote()
+        except OSError as error:
+            raise ParserUnavailableError(
+                f"the process that parses documents does not start: {error.strerror}"
+            ) from error
+
+    def _rest(self, zygote: Zygote) -> None:
+        if self._closed:
+            zygote.kill()
+        else:
+            self._idle.append(zygote)
 
     def _rested(self) -> Zygote | None:
         while self._idle:

@@ -37,7 +37,7 @@ class Header(BaseModel):
     media_type: Annotated[str, Field(max_length=100)] = ""
     title: _Title | None = None
     headings: Annotated[list[tuple[_Offset, _Offset, _Title]], Field(max_length=HEADINGS)] = []
-    page_starts: list[_Offset] = []
+    page_starts: Annotated[list[_Offset], Field(max_length=1_000_000)] = []
 
 
 @dataclass(frozen=True)
@@ -109,14 +109,18 @@ class Zygote:
         status, isolated = ENDED.unpack(ended)
         return Answer(status, isolated, header, text)
 
-    def kill(self) -> None:
-        """End it with its child."""
-        self._control.close()
+    def stop(self) -> None:
+        """Begin to end it with its child; who waits for an answer of it sees its line end."""
         if self.alive:
             # Until it has been waited for, its number is still its own.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+
+    def kill(self) -> None:
+        """End it with its child, once nobody waits for an answer."""
+        self.stop()
+        self._control.close()
+        self._process.wait()
 
 
 async def _said(channel: socket.socket, limit: int) -> tuple[Header | None, str]:

@@ -55,6 +55,11 @@ def decode(data: bytes) -> str:
     return text
 
 
+def is_marked(data: bytes) -> bool:
+    """Whether a byte order mark says what the encoding is."""
+    return data.startswith(tuple(_MARKS))
+
+
 def _mended(data: bytes, encoding: str) -> str:
     text = data.decode(encoding, "replace")
     if text.count(_REPLACEMENT) * 10 > len(text):
