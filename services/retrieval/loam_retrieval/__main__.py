@@ -31,7 +31,8 @@ def _own(settings: Settings) -> Serving | None:
     if settings.config_file is None:
         structlog.get_logger().info("this is the platform's pool: it serves what the gateway tells it with each call")
         return None
-    return Serving(spec=orjson.loads(settings.config_file.read_bytes()), storage=settings.storage())
+    # Pods are never handed on from one RagPipeline to another of its name.
+    return Serving(uid="", spec=orjson.loads(settings.config_file.read_bytes()), storage=settings.storage())
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ class _Open:
 
 
 class Pipelines:
-    """Pipelines kept open by tenant, name, spec and storage login, so that nothing is shared between two of them.
+    """Pipelines kept open by tenant, name, uid, spec and storage login, so that nothing is shared between two of them.
 
     `own` is what a pod of a pipeline's own serves, and None in the pool. Beyond `settings.open_pipelines`, and after
     `settings.idle_seconds` without a question, a pipeline is let go.

@@ -29,6 +29,9 @@ SPEC = _rag.SPEC | {"serving": {"mode": "Shared"}, "retrieval": {"mode": "Keywor
 READ_BY_RETRIEVAL = ("embedding", "retrieval", "generation")
 
 
+SECRETS = ("moves the harbour", "sells the mill", "hires three geologists")
+
+
 @dataclass
 class Both:
     """Two tenants whose pipelines, of the same name, one pool serves."""
@@ -40,10 +43,10 @@ class Both:
 @pytest_asyncio.fixture(scope="module")
 async def both(platform: _rag.Platform) -> AsyncIterator[Both]:
     async with platform.pipeline(SPEC) as own, platform.pipeline(SPEC) as other:
-        for number in range(3):
-            await own.upload(f"leave-{number}.md", b"Everybody gets 25 days of paid leave per year.")
+        for number, about in enumerate(("is 25 days for everybody", "ends with the year", "is asked for at the desk")):
+            await own.upload(f"leave-{number}.md", f"Paid leave {about}.".encode())
             await other.upload(
-                f"secret-{number}.md", f"The plan {CANARY} number {number} is to be kept secret.".encode()
+                f"secret-{number}.md", f"The plan {CANARY} {SECRETS[number]} and is to be kept secret.".encode()
             )
         with own.working(), other.working():
             await own.settled()
@@ -65,7 +68,7 @@ async def _target(pipeline: _rag.Pipeline) -> Target:
     )
     pointer, documents = await pipeline.pointer(), await pipeline.documents()
     assert pointer is not None
-    serving = Serving(spec={name: SPEC[name] for name in READ_BY_RETRIEVAL}, storage=grant)
+    serving = Serving(uid=pipeline.tenant, spec={name: SPEC[name] for name in READ_BY_RETRIEVAL}, storage=grant)
     ids = [one["documentId"] for one in documents.values()]
     return Target(pipeline, serving, pointer, ids, sorted(documents))
 

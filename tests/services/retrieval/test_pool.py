@@ -38,6 +38,26 @@ async def test_the_pool_searches_and_answers_as_a_pod_of_its_own_would(shared):
     assert [one["source"] for one in answer["citations"]] == ["leave.md"]
 
 
+async def test_a_pipeline_that_is_made_anew_under_an_old_name_answers_from_its_own_documents_only(platform):
+    async with platform.pipeline(SHARED) as made:
+        await made.upload("old.md", b"The wombat is the animal of the month.")
+        with made.working():
+            await made.settled()
+        assert [match["source"] for match in await made.query("wombat")] == ["old.md"]
+        before = await made.pointer()
+        path, headers = f"tenants/{made.tenant}/pipelines/handbook", {"authorization": f"Bearer {platform.admin_token}"}
+        gone = f"{platform.admin}/admin/v1/{path}?uid={made.tenant}"
+        async with platform.session.delete(gone, headers=headers) as response:
+            assert (await response.json())["done"]
+        await platform.put(path, {"uid": "another", "spec": SHARED, "endpoint": made.retrieval.url})
+        await made.upload("new.md", b"The wombat is the animal of the year.")
+        with made.working():
+            await made.settled()
+        after = await made.pointer()
+        assert (after["table"], after["tableVersion"]) == (before["table"], before["tableVersion"])
+        assert [match["source"] for match in await made.query("wombat")] == ["new.md"]
+
+
 def _grant(pipeline: _rag.Pipeline) -> StorageGrant:
     environment = pipeline.pod_environment
     return StorageGrant(
@@ -56,7 +76,7 @@ async def test_only_the_pipelines_asked_last_stay_open_and_none_that_is_idle(sha
     pipelines = Pipelines(settings, Gateway(platform.session, platform.internal, 5), None, lambda: clock)
 
     async def ask(top_k: int) -> object:
-        serving = Serving(spec=_rag.SPEC | {"retrieval": {"topK": top_k}}, storage=_grant(shared))
+        serving = Serving(uid="1", spec=_rag.SPEC | {"retrieval": {"topK": top_k}}, storage=_grant(shared))
         caller = Caller(shared.tenant, "key", "request", pipeline="handbook", serving=serving.digest)
         return await pipelines.of(caller, Query(query="leave", serving=serving))
 
@@ -76,7 +96,7 @@ async def test_only_the_pipelines_asked_last_stay_open_and_none_that_is_idle(sha
 
 async def test_a_login_that_the_storage_no_longer_takes_is_an_index_that_cannot_be_read_now(shared, platform):
     storage = _grant(shared).model_copy(update={"secret_access_key": "x" * 40})
-    serving = Serving(spec=_rag.SPEC, storage=storage)
+    serving = Serving(uid="1", spec=_rag.SPEC, storage=storage)
     body = {"query": "leave", "serving": serving.model_dump(by_alias=True), "index": await shared.pointer()}
     headers = {"authorization": f"Bearer {shared.token(serving=serving.digest)}"}
     async with platform.session.post(f"{platform.pool.url}/query", json=body, headers=headers) as response:

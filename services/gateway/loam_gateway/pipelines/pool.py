@@ -1,9 +1,11 @@
 """What the platform's retrieval pool is told with each call: it serves any tenant's, and holds nothing itself."""
 
-from loam_gateway.pipelines import catalog
+import orjson
+
 from loam_gateway.pipelines.model import PipelineId
 from loam_gateway.pipelines.room import Room
 from loam_shared.contracts.retrieval import Serving
+from loam_shared.errors import NotFoundError
 
 _READ_BY_RETRIEVAL = ("embedding", "retrieval", "generation")
 
@@ -15,6 +17,14 @@ async def serving_part(room: Room, pipeline: PipelineId, endpoint: str) -> Servi
     """
     if endpoint != room.settings.retrieval_pool_url:
         return None
-    spec = await catalog.spec(room.pool, pipeline)
-    grant = await room.storage.grant(pipeline.tenant)
-    return Serving(spec={part: spec[part] for part in _READ_BY_RETRIEVAL if part in spec}, storage=grant)
+    row = await room.pool.fetchrow(_SERVED, *pipeline)
+    if row is None:
+        raise NotFoundError(f"there is no pipeline {pipeline.name}", param="name")
+    spec = orjson.loads(row["spec"])
+    read = {part: spec[part] for part in _READ_BY_RETRIEVAL if part in spec}
+    return Serving(uid=row["uid"], spec=read, storage=await room.storage.grant(pipeline.tenant))
+
+
+_SERVED = (
+    "SELECT uid, spec::text AS spec FROM pipelines WHERE tenant = $1 AND name = $2 AND NOT purging AND uid IS NOT NULL"
+)

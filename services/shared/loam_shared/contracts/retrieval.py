@@ -27,8 +27,12 @@ FilterValue = str | StrictInt
 
 
 class Serving(Wire):
-    """What a pipeline is served by: the parts of its spec that retrieval reads, and its tenant's storage."""
+    """What a pipeline is served by: the parts of its spec that retrieval reads, and its tenant's storage.
 
+    `uid` is the RagPipeline's: one that is made anew under an old name begins with tables of the old names.
+    """
+
+    uid: str
     spec: dict[str, Any]
     storage: StorageGrant
 
