@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -60,6 +61,12 @@ def pipeline(up: Up) -> dict[str, Any]:
     return next(held for held in up.objects() if held["kind"] == "RagPipeline")
 
 
+def is_quiet(up: Up) -> bool:
+    before = up.objects()
+    time.sleep(1.5)
+    return up.objects() == before
+
+
 def says(up: Up, kind: str) -> tuple[str, str]:
     held = pipeline(up)
     conditions = held["status"]["conditions"]
@@ -83,6 +90,7 @@ def test_a_pipeline_changes_who_serves_it_and_its_worker_rests_without_anybody_n
     until(lambda: set(up.documents().values()) == {"Ready"}, 30, "the sample's documents are searchable")
     until(lambda: not running(up, "loam_ingestion"), 10, "the worker rests")
     assert says(up, "Ready") == ("True", "Ready")
+    until(lambda: is_quiet(up), 10, "nothing is written any more")
     [own] = running(up, "loam_retrieval")
     with Asking(up) as asking:
         asking.phase = "to Shared"
@@ -97,11 +105,10 @@ def test_a_pipeline_changes_who_serves_it_and_its_worker_rests_without_anybody_n
         asking.phase = "Shared"
         (tmp_path / "new.md").write_text("The wombat is the animal of the month.")
         assert up.loam("documents", "add", str(tmp_path / "new.md")).code == 0
-        until(lambda: not running(up, "loam_ingestion"), 20, "the worker came, and rests again")
+        until(lambda: up.documents()["new.md"] == "Ready", 20, "the worker was woken, and read it")
         asking.phase = "to Dedicated"
         serve(up, tmp_path, "Dedicated")
         until(lambda: says(up, "Serving") == ("True", "PodsReady"), 20, "its own pods serve again")
         until(lambda: not pool.is_running(), 10, "nobody needs the pool")
     assert asking.refused == []
     assert asking.answered > 20
-    assert up.documents()["new.md"] == "Ready"
