@@ -147,7 +147,7 @@ async def test_a_question_with_an_older_pointer_is_answered_from_its_version(pip
 
 
 async def test_a_version_that_is_gone_asks_to_come_again(pipeline):
-    gone = {"table": "handbook-v1", "tableVersion": 4711, "chunks": 3}
+    gone = await pipeline.pointer() | {"tableVersion": 4711}
     status, body = await _query(pipeline, "leave", index=gone)
     assert (status, body["error"]["code"]) == (503, "unavailable")
 
@@ -176,7 +176,8 @@ async def test_what_is_no_token_is_refused(pipeline, token):
 async def test_a_budget_that_is_used_up_is_told_as_such(platform):
     async with platform.pipeline(budget={"monthlyUsd": "0.000000001"}) as poor:
         poor.retrieval.start()
-        pointer = {"table": "handbook-v1", "tableVersion": 1, "chunks": 1}
+        embedding = {"model": "titan-embed", "dimensions": 256}
+        pointer = {"table": "handbook-v1", "tableVersion": 1, "chunks": 1, "embedding": embedding}
         status, body = await _directly(poor, "/query", {"query": "leave", "index": pointer}, poor.token())
     assert (status, body["error"]["code"]) == (402, "budget_exceeded")
     assert "cap" in body["error"]
