@@ -9,14 +9,16 @@ replaced. The replacement is no entity: a model that reads ``&lt;`` as ``<`` wou
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from html import unescape
 
 _TAG = "source"
-_BRACKETS = "<\uff1c\ufe64\u2039\u27e8\u3008\u2329\u276e\u276c\u276c\u02c2\u1438\u300a\u00ab\u227a\u22d6\U0001d236"
-_ENCODED = r"%3c|\\u003c|\\x3c|&lt;?"
-_OPENING = re.compile(rf"[{_BRACKETS}]|{_ENCODED}", re.IGNORECASE)
+_BRACKETS = (
+    "<\uff1c\ufe64\u226e\u2039\u27e8\u3008\u2329\u276e\u276c\u02c2\u1438\u300a\u00ab\u227a\u22d6\ufe3d\ufe3f\U0001d236"
+)
+_OPENING = re.compile(f"[{_BRACKETS}]")
+_ESCAPED = re.compile(r"(?:%|\\x|\\u00)([0-9a-f]{2})", re.IGNORECASE)
 # Templates of chat models, such as <|im_start|>, are written with this.
 _CHAT_TOKEN = re.compile(r"[<\uff1c]\s*(?=[|\uff5c])")
 _INSTEAD = "("
@@ -31,7 +33,10 @@ _LOOKALIKE = str.maketrans(
         **dict.fromkeys("\u0435\u04bd\u212e\u1d07\u03b5\u0437\u0454\u0247\u01dd\u2c89", "e"),
     }
 )
-_LEET = str.maketrans("530$", "seos")
+# Signs that a reader may take for letters, or pass over.
+_LEET = {"5": "s", "$": "s", "0": "o", "3": "e"}
+_PLACES = {letter: 1 << place for place, letter in enumerate(_TAG)}
+_COMPLETE = 1 << len(_TAG)
 # Squared, circled and flag letters, each alphabet from A to Z.
 _LETTERED = (0x1F150, 0x1F170, 0x1F1E6)
 _KEPT_CONTROLS = frozenset("\n\t")
@@ -50,7 +55,7 @@ def fenced(text: str, **attributes: object) -> str:
 def harmless(text: str) -> str:
     """Text that neither ends the fence it stands in nor opens another one, with nothing in it that cannot be seen."""
     seen = visible(text)
-    decoded = visible(_decoded(seen))
+    decoded = _decoded(seen)
     if decoded != seen and any(_imitations(decoded)):
         seen = decoded
     pieces, done = [], 0
@@ -87,9 +92,9 @@ def _is_joining(text: str, at: int) -> bool:
 
 
 def _decoded(text: str) -> str:
-    """`text` with its entities resolved, also those of entities."""
+    """`text` with its entities and escapes resolved, also those of entities."""
     for _ in range(4):
-        resolved = unescape(text)
+        resolved = visible(_ESCAPED.sub(lambda found: chr(int(found[1], 16)), unescape(text)))
         if resolved == text:
             break
         text = resolved
@@ -99,37 +104,40 @@ def _decoded(text: str) -> str:
 def _imitations(text: str) -> Iterator[re.Match[str]]:
     """The brackets that a careless reader would take for the beginning of a fence's tag."""
     brackets = list(_OPENING.finditer(text))
-    if not brackets:
-        return
-    readings = [reading for reading in (_letters(text, ""), _letters(text, "530$")) if _TAG in reading[0]]
-    for bracket in brackets:
-        for letters, places in readings:
-            first = bisect_left(places, bracket.end())
-            if letters.startswith(_TAG, first):
-                yield bracket
-                break
+    letters = [(letter, at) for at, sign in enumerate(text) for letter in _looks(sign)] if brackets else []
+    places = [at for _, at in letters]
+    names = _names_the_tag([letter for letter, _ in letters])
+    yield from (bracket for bracket in brackets if names[bisect_left(places, bracket.end())])
 
 
-def _letters(text: str, digits: str) -> tuple[str, list[int]]:
-    """The letters of `text` as they look, those `digits` among them, and where each stands."""
-    found = [
-        (letter, at)
-        for at, sign in enumerate(text)
-        if sign.isalpha() or not sign.isascii() or sign in digits
-        for letter in _looks(sign)
-    ]
-    return "".join(letter for letter, _ in found), [at for _, at in found]
+def _names_the_tag(letters: Sequence[str]) -> list[bool]:
+    """Whether the letters from each place on, and from behind the last, begin with those of the tag.
+
+    Bit k of `rest` says that what follows completes the tag after its first k letters. Every letter is looked at once.
+    """
+    rest = _COMPLETE
+    found = [False]
+    for letter in reversed(letters):
+        if letter in _LEET:
+            rest |= (rest >> 1) & _PLACES[_LEET[letter]]
+        else:
+            rest = ((rest >> 1) & _PLACES.get(letter, 0)) | _COMPLETE
+        found.append(bool(rest & 1))
+    return found[::-1]
 
 
 @lru_cache(maxsize=4096)
 def _looks(sign: str) -> str:
-    """The lower-case letters that a sign looks like; nothing where it is no letter."""
+    """The lower-case letters that a sign looks like, or itself where it may stand for one; nothing for any other."""
+    if sign.isascii():
+        return sign.lower() if sign.isalpha() or sign in _LEET else ""
+    if sign in _BRACKETS:
+        return ""
     for first in _LETTERED:
         if first <= ord(sign) < first + 26:
             return chr(ord("a") + ord(sign) - first)
-    apart = unicodedata.normalize("NFKD", sign.casefold().translate(_LOOKALIKE).translate(_LEET))
-    letters = apart.casefold().translate(_LOOKALIKE)
-    return "".join(letter for letter in letters if unicodedata.category(letter).startswith("L"))
+    apart = unicodedata.normalize("NFKD", sign.casefold().translate(_LOOKALIKE)).casefold().translate(_LOOKALIKE)
+    return "".join(letter for letter in apart if letter in _LEET or unicodedata.category(letter).startswith("L"))
 
 
 def _attribute(value: str) -> str:
