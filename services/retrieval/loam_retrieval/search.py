@@ -84,8 +84,7 @@ class Search:
         if self._pipeline.retrieval.mode != "Keyword":
             vectors, usage = await self._gateway.embed(token, texts, at.embedding.model, at.embedding.dimensions)
         searches = (self._one(at, text, vector, where, candidates) for text, vector in zip(texts, vectors, strict=True))
-        by_question, *by_others = await asyncio.gather(*searches)
-        return Found(combined(by_question, list(zip(list(weighted.values())[1:], by_others, strict=True))), usage)
+        return Found(_together(await asyncio.gather(*searches), list(weighted.values())), usage)
 
     async def _one(
         self, at: IndexPointer, text: str, vector: Vector | None, where: Expr | None, candidates: int
@@ -99,6 +98,16 @@ class Search:
             self._index.nearest(at, vector, where, candidates), self._index.matching(at, text, where, candidates)
         )
         return fuse(by_meaning, by_words, vector)
+
+
+def _together(searches: Sequence[list[Passage]], weights: Sequence[float]) -> list[Passage]:
+    """What several searches found, the first of them the question's own; what it found alone stays as it is."""
+    if len(searches) == 1:
+        return searches[0]
+    found = {passage.chunk_id: passage for passages in searches for passage in passages}
+    by_question, *others = ({passage.chunk_id: passage.score for passage in passages} for passages in searches)
+    scores = combined(by_question, list(zip(weights[1:], others, strict=True)))
+    return [replace(found[key], score=score) for key, score in scores.items()]
 
 
 def fuse(by_meaning: Sequence[Passage], by_words: Sequence[Passage], vector: Vector) -> list[Passage]:

@@ -1,29 +1,15 @@
 """What is searched for beside a question adds to it, and never counts as much."""
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loam_retrieval.adapters.index import Passage
 from loam_retrieval.combination import combined
 
 HALF = 0.5
 
 
-def _list(scores: dict[str, float]) -> list[Passage]:
-    order = sorted(scores.items(), key=lambda item: -item[1])
-    return [Passage(name, name, name, name, None, 0, 1, np.zeros(2), score) for name, score in order]
-
-
 def _order(question: dict[str, float], *others: dict[str, float]) -> list[str]:
-    weighted = [(HALF / len(others), _list(one)) for one in others]
-    return [passage.chunk_id for passage in combined(_list(question), weighted)]
-
-
-def test_without_other_searches_everything_stays_as_the_question_found_it():
-    passages = _list({"a": 3.0, "b": 2.0})
-    assert combined(passages, []) == passages
-    assert combined(passages, [(HALF, []), (HALF, [])]) == passages
+    return list(combined(question, [(HALF / len(others), one) for one in others]))
 
 
 def test_what_only_other_searches_find_comes_after_what_the_question_finds_best():
