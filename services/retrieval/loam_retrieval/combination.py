@@ -3,7 +3,7 @@
 Each search's scores are put on a scale that ends at its best, and summed with weights.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 Key = TypeVar("Key", str, int)
@@ -17,14 +17,13 @@ IN_CONTEXT = 0.7
 EXPANSION = 0.5
 
 
-def combined(by_question: Mapping[Key, float], others: Sequence[tuple[float, Mapping[Key, float]]]) -> dict[Key, float]:
+def combined(searches: Iterable[tuple[float, Mapping[Key, float]]]) -> dict[Key, float]:
     """Everything found, best first, by the weighted sum of its shares of each search's best score.
 
-    Each search gives scores of 0 or more by what it found; that of the question itself counts whole.
+    Each search has its weight, 1 for the question itself, and gives scores of 0 or more by what it found.
     """
     sums: dict[Key, float] = {}
-    weighted: list[tuple[float, Mapping[Key, float]]] = [(1.0, by_question), *others]
-    for weight, scores in weighted:
+    for weight, scores in searches:
         best = max(scores.values(), default=0.0) or 1.0
         for key, score in scores.items():
             sums[key] = sums.get(key, 0.0) + weight * max(0.0, score) / best

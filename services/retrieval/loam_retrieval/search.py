@@ -105,8 +105,8 @@ def _together(searches: Sequence[list[Passage]], weights: Sequence[float]) -> li
     if len(searches) == 1:
         return searches[0]
     found = {passage.chunk_id: passage for passages in searches for passage in passages}
-    by_question, *others = ({passage.chunk_id: passage.score for passage in passages} for passages in searches)
-    scores = combined(by_question, list(zip(weights[1:], others, strict=True)))
+    scored = [{passage.chunk_id: passage.score for passage in passages} for passages in searches]
+    scores = combined(zip(weights, scored, strict=True))
     return [replace(found[key], score=score) for key, score in scores.items()]
 
 

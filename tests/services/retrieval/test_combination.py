@@ -9,7 +9,7 @@ HALF = 0.5
 
 
 def _order(question: dict[str, float], *others: dict[str, float]) -> list[str]:
-    return list(combined(question, [(HALF / len(others), one) for one in others]))
+    return list(combined([(1.0, question), *((HALF / len(others), one) for one in others)]))
 
 
 def test_what_only_other_searches_find_comes_after_what_the_question_finds_best():
