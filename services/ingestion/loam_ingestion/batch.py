@@ -78,7 +78,7 @@ class Batches:
                 group.create_task(self._begin(job, work, progress))
         reusable: dict[str, Vectors] = {}
         for target in work.targets:
-            head = await self._fill(target, progress, reusable)
+            head = await self._fill(target, progress, reusable, busy=len(work.jobs) >= self._settings.jobs_per_batch)
             progress.heads += [head] if head else []
         results = tuple(progress.results.values())
         await self._gateway.commit(Commit(epoch=work.epoch, heads=tuple(progress.heads), results=results))
@@ -113,8 +113,10 @@ class Batches:
         _log.info("sources compared", **registered.model_dump())
         return JobResult(job_id=job.id, state="Done")
 
-    async def _fill(self, target: Target, progress: Progress, reusable: dict[str, Vectors]) -> IndexPointer | None:
-        """Bring the batch's documents into one target. The serving one decides how a job ended."""
+    async def _fill(
+        self, target: Target, progress: Progress, reusable: dict[str, Vectors], *, busy: bool
+    ) -> IndexPointer | None:
+        """Bring the batch's documents into one target, `busy` if more wait. The serving one decides how a job ended."""
         documents = _concerned(target, progress)
         began = time.monotonic()
         vectors = await self._vectors(target, [document for _, document in documents], reusable)
@@ -132,7 +134,7 @@ class Batches:
                 progress.results[job.id] = _done(job, document, rows, share)
         if not changes or (target.head is None and not any(rows.rows for rows in changes.values())):
             return None
-        return await self._index.replace(target, changes)
+        return await self._index.replace(target, changes, busy=busy)
 
     async def _vectors(self, target: Target, documents: Sequence[Document], reusable: dict[str, Vectors]) -> Vectors:
         """A vector for every chunk: equal texts are embedded once and never again."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from loam_ingestion.adapters import index as indexes
+from loam_ingestion.adapters import maintenance
 from loam_ingestion.adapters.index import Index, Row, Rows, open_index
 from loam_ingestion.errors import IndexMismatchError, IndexMovedError, IndexUnavailableError
 from loam_shared.contracts.internal import Chunking, Embedding, IndexPointer, Recipe, Target
@@ -87,6 +88,7 @@ async def test_an_uncommitted_first_version_does_not_count(uri):
 @pytest.mark.parametrize("step", ["delete", "add", "optimize", "create_index"])
 async def test_a_write_of_somebody_without_the_lease_never_gets_into_a_version_that_counts(uri, step, monkeypatch):
     """A worker that lost its lease without noticing writes right after each step of ours, once."""
+    monkeypatch.setattr(maintenance, "_UNINDEXED_ROWS", 0)
     index = await _open(uri)
     pointer = await index.replace(_at(None), {"a": _rows("a", "one"), "b": _rows("b", "two")})
     if step == "create_index":

@@ -1,24 +1,17 @@
 """Words and meaning together: each counts by how much better a passage is, not just by its place."""
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loam_retrieval.adapters.index import Passage
-from loam_retrieval.search import fuse
-
-QUESTION = np.array([1.0, 0.0], dtype=np.float32)
-
-
-def _passage(name: str, cosine: float, score: float) -> Passage:
-    vector = np.array([cosine, np.sqrt(1 - cosine**2)], dtype=np.float32)
-    return Passage(name, name, name, name, None, 0, 1, vector, score)
+from loam_retrieval.adapters.index import Hit
+from loam_retrieval.fusion import fuse
 
 
 def _order(by_meaning: dict[str, float], by_words: dict[str, float]) -> list[str]:
-    meanings = [_passage(name, cosine, cosine) for name, cosine in by_meaning.items()]
-    words = [_passage(name, by_meaning.get(name, 0.0), score) for name, score in by_words.items()]
-    return [passage.chunk_id for passage in fuse(meanings, words, QUESTION)]
+    names = sorted(by_meaning | by_words)
+    rows = {name: row for row, name in enumerate(names)}
+    cosines = {rows[name]: cosine for name, cosine in by_meaning.items()}
+    return [names[hit.row] for hit in fuse(cosines, [Hit(rows[name], score) for name, score in by_words.items()])]
 
 
 def test_a_passage_that_both_find_comes_before_those_that_one_finds():

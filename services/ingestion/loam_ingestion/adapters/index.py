@@ -18,16 +18,14 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 from lancedb.expr import col
-from lancedb.index import FTS
 from lancedb.table import AsyncTable
 
 from loam_ingestion.adapters.gateway import Vector, Vectors
+from loam_ingestion.adapters.maintenance import NEVER, maintain
 from loam_ingestion.errors import IndexMismatchError, IndexMovedError, IndexUnavailableError
 from loam_shared import index as layout
 from loam_shared.contracts.internal import Embedding, IndexPointer, Target
 
-# Optimising prunes, too, and would by default take away a version that is a week old and still the one that counts.
-_NO_PRUNING = timedelta(days=36_500)
 _PRUNING_MARGIN = timedelta(minutes=1)
 _PRUNE_EVERY_SECONDS = 60.0
 _ATTEMPTS = 3
@@ -102,20 +100,22 @@ class Index:
             found = await query.select(["document_id", "_distance"]).limit(depth).to_arrow()
             return set(found["document_id"].to_pylist())
 
-    async def replace(self, target: Target, documents: Mapping[str, Rows]) -> IndexPointer:
+    async def replace(self, target: Target, documents: Mapping[str, Rows], *, busy: bool = False) -> IndexPointer:
         """Put each document's chunks in the place of all it had (nothing where it has none now).
+
+        `busy` says that more is waiting to be written, so that indexing may wait for it.
 
         Raises IndexMovedError when it is not the only writer, IndexMismatchError when the vectors would not fit, and
         IndexUnavailableError.
         """
         with _translated():
-            return await self._replace(target, documents)
+            return await self._replace(target, documents, busy)
 
-    async def _replace(self, target: Target, documents: Mapping[str, Rows]) -> IndexPointer:
+    async def _replace(self, target: Target, documents: Mapping[str, Rows], busy: bool) -> IndexPointer:
         for _ in range(_ATTEMPTS):
             table, clean = await self._at(target)
-            age = await self._prunable_age(table, target) if clean else _NO_PRUNING
-            written = await self._write(table, target, documents, age)
+            age = await self._prunable_age(table, target) if clean else NEVER
+            written = await self._write(table, documents, age, busy)
             if written is not None:
                 return IndexPointer(
                     table=table.name,
@@ -149,14 +149,14 @@ class Index:
     async def _prunable_age(self, table: AsyncTable, target: Target) -> timedelta:
         """How old a version must be to be read by nobody: older than the oldest that a reader may have been told of."""
         if target.readable is None or time.monotonic() < self._prune_at.get(table.name, 0):
-            return _NO_PRUNING
+            return NEVER
         self._prune_at[table.name] = time.monotonic() + _PRUNE_EVERY_SECONDS
         now = datetime.now()  # LanceDB gives local times without a zone.
         ages = [now - one["timestamp"] for one in await table.list_versions() if one["version"] == target.readable]
-        return ages[0] + _PRUNING_MARGIN if ages else _NO_PRUNING
+        return ages[0] + _PRUNING_MARGIN if ages else NEVER
 
     async def _write(
-        self, table: AsyncTable, target: Target, documents: Mapping[str, Rows], prunable_age: timedelta
+        self, table: AsyncTable, documents: Mapping[str, Rows], prunable_age: timedelta, busy: bool
     ) -> tuple[int, int] | None:
         """The version written and its count of rows; None when somebody else's write came between."""
         version, rows = await table.version(), await table.count_rows()
@@ -165,16 +165,13 @@ class Index:
         version += 1
         if deleted.version != version:
             return None
-        added = _to_arrow(documents, _schema(target.recipe.embedding))
+        added = _to_arrow(documents, await table.schema())
         if added.num_rows:
             rows += added.num_rows
             version += 1
             if (await table.add(added)).version != version:
                 return None
-        if rows and not await table.list_indices():
-            await table.create_index(layout.TEXT, config=FTS(with_position=False))
-        else:
-            await table.optimize(cleanup_older_than=prunable_age)
+        await maintain(table, rows, prunable_age, busy=busy)
         final = await table.version()
         return (final, rows) if await self._unchanged(table.name, range(version + 1, final + 1), rows) else None
 
@@ -205,12 +202,12 @@ def _translated() -> Iterator[None]:
 
 
 async def _check_schema(table: AsyncTable, embedding: Embedding) -> None:
-    schema, ours = await table.schema(), _schema(embedding)
-    model, vector = (schema.metadata or {}).get(layout.EMBEDDING_MODEL), schema.field(layout.VECTOR).type
-    if (model, vector) != (ours.metadata[layout.EMBEDDING_MODEL], ours.field(layout.VECTOR).type):
+    schema = await table.schema()
+    model, dimensions = (schema.metadata or {}).get(layout.EMBEDDING_MODEL), schema.field(layout.VECTOR).type.list_size
+    if (model, dimensions) != (embedding.model.encode(), embedding.dimensions):
         raise IndexMismatchError(
             f"{table.name} was built with the embedding model {(model or b'unknown').decode()} "
-            f"({vector.list_size} dimensions), not with {embedding.model} ({embedding.dimensions})",
+            f"({dimensions} dimensions), not with {embedding.model} ({embedding.dimensions})",
             passing=False,
         )
 
@@ -219,23 +216,26 @@ def _schema(embedding: Embedding) -> pa.Schema:
     strings = ("chunk_id", "document_id", layout.TEXT, "source", "media_type", "content_hash")
     numbers = ("page", "start", "end", "ordinal")
     fields = [*((name, pa.string()) for name in strings), *((name, pa.int64()) for name in numbers)]
+    # Half precision halves what a search reads and keeps, and moves a cosine by less than 0.001.
     return pa.schema(
-        [*fields, (layout.VECTOR, pa.list_(pa.float32(), embedding.dimensions))],
+        [*fields, (layout.VECTOR, pa.list_(pa.float16(), embedding.dimensions))],
         metadata={layout.EMBEDDING_MODEL: embedding.model.encode()},
     )
 
 
 def _matrix(found: pa.Table) -> Vectors:
-    flat: Vectors = found[layout.VECTOR].combine_chunks().flatten().to_numpy()
+    flat: Vectors = found[layout.VECTOR].combine_chunks().flatten().to_numpy().astype(np.float32)
     return flat.reshape(found.num_rows, -1)
 
 
 def _to_arrow(documents: Mapping[str, Rows], schema: pa.Schema) -> pa.Table:
     rows = [row for found in documents.values() for row in found.rows]
     vectors = [found.vectors for found in documents.values() if found.vectors is not None]
-    flat = np.concatenate(vectors).astype(np.float32).ravel() if vectors else np.empty(0, np.float32)
     vector_type = schema.field(layout.VECTOR).type
+    flat = np.concatenate(vectors).ravel() if vectors else np.empty(0, np.float32)
     columns = {name: [getattr(row, name) for row in rows] for name in schema.names if name != layout.VECTOR} | {
-        layout.VECTOR: pa.FixedSizeListArray.from_arrays(pa.array(flat), vector_type.list_size)
+        layout.VECTOR: pa.FixedSizeListArray.from_arrays(
+            pa.array(flat.astype(vector_type.value_type.to_pandas_dtype())), vector_type.list_size
+        )
     }
     return pa.table(columns, schema=schema)

@@ -1,13 +1,20 @@
-"""The index in LanceDB, read at exactly the version that the gateway names."""
+"""The index in LanceDB, read at exactly the version that the gateway names.
+
+A search reads the indices only, which the session keeps in memory, and gives rows and scores; what is in a row is read
+for those that are wanted. Reading a row is the dear part of a search: of 50 of them, as many as are candidates, it
+takes more than a hundred requests to S3.
+"""
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import lancedb
 import numpy as np
-from lancedb.expr import Expr
+from lancedb.expr import Expr, col
 from lancedb.query import MatchQuery
 from lancedb.table import AsyncTable
 
@@ -17,7 +24,22 @@ from loam_shared.contracts.internal import IndexPointer
 from loam_shared.errors import UnavailableError
 
 _COLUMNS = ["chunk_id", "document_id", "text", "source", "page", "start", "end", layout.VECTOR]
+_ROW = "_rowid"
 _OPEN_VERSIONS = 4
+# More than any table has: what an index leaves out, a search would miss.
+_ALL_PARTITIONS = 1 << 16
+# Codes find twice as many as asked for, and the vectors tell the best of them.
+_REFINED = 2
+# How LanceDB calls an index that keeps vectors as they are.
+_EXACT = "IvfFlat"
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A row that was found, by its place in the version searched; `score` is of the search: higher is better."""
+
+    row: int
+    score: float
 
 
 @dataclass(frozen=True)
@@ -35,58 +57,89 @@ class Passage:
     score: float
 
 
+@dataclass(frozen=True)
+class _Open:
+    """A version of a table, and whether its vector index holds codes instead of vectors."""
+
+    table: AsyncTable
+    coded: bool
+
+
 class Index:
-    """Searches in one tenant's database. Methods raise UnavailableError when the index cannot be read."""
+    """Searches in one tenant's database. Methods raise UnavailableError when the index cannot be read.
+
+    A search by meaning is exact up to the half precision of stored vectors; where the index holds codes, up to 0.1 % of
+    the nearest 50 are missed. A filter is applied before the nearest are chosen. Vectors of zeros are close to nothing.
+    """
 
     def __init__(self, database: lancedb.AsyncConnection) -> None:
         self._database = database
-        self._tables: OrderedDict[tuple[str, int], AsyncTable] = OrderedDict()
+        self._tables: OrderedDict[tuple[str, int], _Open] = OrderedDict()
         self._opening = asyncio.Lock()
 
-    async def nearest(self, at: IndexPointer, vector: Vector, where: Expr | None, limit: int) -> list[Passage]:
-        """The passages whose vectors are closest by cosine, which is their score. Exact: every row is compared."""
-        table = await self._table(at)
-        query = table.query().nearest_to(vector).distance_type("cosine").bypass_vector_index()
-        return [_passage(row, 1 - row["_distance"]) for row in await _rows(query, where, limit, "_distance")]
+    async def nearest(self, at: IndexPointer, vector: Vector, where: Expr | None, limit: int) -> list[Hit]:
+        """The rows whose vectors are closest by cosine, which is their score."""
+        opened = await self._opened(at)
+        query = opened.table.query().nearest_to(vector).distance_type("cosine").nprobes(_ALL_PARTITIONS)
+        if opened.coded:
+            query = query.refine_factor(_REFINED)
+        found = await self._hits(at, query, where, limit, "_distance")
+        return [Hit(row, 1 - distance) for row, distance in found]
 
-    async def matching(self, at: IndexPointer, text: str, where: Expr | None, limit: int) -> list[Passage]:
-        """The passages that match the words of `text` best, by BM25, which is their score."""
-        table = await self._table(at)
+    async def matching(self, at: IndexPointer, text: str, where: Expr | None, limit: int) -> list[Hit]:
+        """The rows that match the words of `text` best, by BM25, which is their score."""
         # Given as text, what stands in quotation marks would be a phrase, for which the index keeps no positions.
-        query = table.query().nearest_to_text(MatchQuery(text, layout.TEXT))
-        return [_passage(row, row["_score"]) for row in await _rows(query, where, limit, "_score")]
+        query = (await self._opened(at)).table.query().nearest_to_text(MatchQuery(text, layout.TEXT))
+        return [Hit(row, score) for row, score in await self._hits(at, query, where, limit, "_score")]
 
-    async def _table(self, at: IndexPointer) -> AsyncTable:
+    async def cosines(self, at: IndexPointer, vector: Vector, rows: Sequence[int]) -> dict[int, float]:
+        """The cosine to `vector` of each of these rows, but for those whose vector is zeros."""
+        if not rows:
+            return {}
+        hits = await self.nearest(at, vector, col(_ROW).isin(list(rows)), len(rows))
+        return {hit.row: hit.score for hit in hits}
+
+    async def passages(self, at: IndexPointer, hits: Sequence[Hit]) -> list[Passage]:
+        """What these rows say, in the same order."""
+        if not hits:
+            return []
+        query = (await self._opened(at)).table.take_row_ids([hit.row for hit in hits]).with_row_id().select(_COLUMNS)
+        with self._reading(at):
+            rows = {row[_ROW]: row for row in (await query.to_arrow()).to_pylist()}
+        return [_passage(rows[hit.row], hit.score) for hit in hits]
+
+    async def _hits(
+        self, at: IndexPointer, query: Any, where: Expr | None, limit: int, score: str
+    ) -> list[tuple[int, float]]:
+        filtered = query.where(where) if where is not None else query
+        with self._reading(at):
+            found = await filtered.select([score]).with_row_id().limit(limit).to_arrow()
+        return list(zip(found[_ROW].to_pylist(), found[score].to_pylist(), strict=True))
+
+    async def _opened(self, at: IndexPointer) -> _Open:
         key = (at.table, at.table_version)
         async with self._opening:
             if key not in self._tables:
-                self._tables[key] = await self._open(at)
+                with self._reading(at):
+                    self._tables[key] = await self._open(at)
             self._tables.move_to_end(key)
             while len(self._tables) > _OPEN_VERSIONS:
                 self._tables.popitem(last=False)
             return self._tables[key]
 
-    async def _open(self, at: IndexPointer) -> AsyncTable:
+    async def _open(self, at: IndexPointer) -> _Open:
+        table = await self._database.open_table(at.table, version=at.table_version)
+        kinds = {found.columns[0]: found.index_type for found in await table.list_indices()}
+        return _Open(table, coded=kinds.get(layout.VECTOR, _EXACT) != _EXACT)
+
+    @contextmanager
+    def _reading(self, at: IndexPointer) -> Iterator[None]:
         try:
-            return await self._database.open_table(at.table, version=at.table_version)
+            yield
         except (RuntimeError, OSError, ValueError) as error:  # LanceDB raises nothing more telling
+            # A table of this name may have been deleted and made anew since it was opened.
+            self._tables.pop((at.table, at.table_version), None)
             raise UnavailableError("this version of the index cannot be read; ask again", retry_after=1) from error
-
-
-async def open_index(uri: str) -> Index:
-    """Connect to a tenant's database, with caches small enough for a small pod."""
-    session = lancedb.Session(index_cache_size_bytes=64 << 20, metadata_cache_size_bytes=32 << 20)
-    return Index(await lancedb.connect_async(uri, storage_options=layout.storage_options(), session=session))
-
-
-async def _rows(query: Any, where: Expr | None, limit: int, score: str) -> list[dict[str, Any]]:
-    filtered = query.where(where) if where is not None else query
-    try:
-        table = await filtered.select([*_COLUMNS, score]).limit(limit).to_arrow()
-    except (RuntimeError, OSError, ValueError) as error:
-        raise UnavailableError("the index cannot be read now; ask again", retry_after=1) from error
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
 
 
 def _passage(row: dict[str, Any], score: float) -> Passage:
