@@ -4,7 +4,21 @@ import sys
 
 import typer
 
-from loam_cli.commands import ask, demo, doctor, documents, keys, ledger, manifests, operator, pipeline, sync, up, usage
+from loam_cli.commands import (
+    ask,
+    demo,
+    doctor,
+    documents,
+    evaluation,
+    keys,
+    ledger,
+    manifests,
+    operator,
+    pipeline,
+    sync,
+    up,
+    usage,
+)
 from loam_cli.console import err
 from loam_cli.errors import CommandError
 
@@ -26,6 +40,7 @@ for command in (
     doctor.doctor,
 ):
     app.command()(command)
+app.command("eval")(evaluation.evaluate)
 for name, family in (
     ("documents", documents),
     ("pipeline", pipeline),

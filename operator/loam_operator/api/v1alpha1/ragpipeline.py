@@ -67,9 +67,9 @@ class Chunking(Node):
 
     strategy: Literal["Recursive", "Markdown", "Sentence"] = "Recursive"
     """Where to cut: at the largest boundary that fits, at Markdown's headings, or between sentences."""
-    max_tokens: Annotated[int, Field(ge=32, le=8192)] = 400
+    max_tokens: Annotated[int, Field(ge=32, le=8192)] = 256
     """The longest passage, in tokens."""
-    overlap_tokens: Annotated[int, Field(ge=0, le=4096)] = 40
+    overlap_tokens: Annotated[int, Field(ge=0, le=4096)] = 32
     """How many tokens of a passage are repeated in the next one."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
