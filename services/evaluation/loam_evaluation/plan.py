@@ -11,7 +11,7 @@ from loam_shared.contracts.evaluation import Evaluation, Mode
 
 MODES: tuple[Mode, ...] = ("Keyword", "Vector", "Hybrid")
 STRATEGIES = ("Recursive", "Markdown", "Sentence")
-SIZES = ("128:0", "128:16", "200:20", "256:0", "256:32", "300:30", "400:0", "400:40", "600:60", "800:80")
+SIZES = ("128:16", "200:20", "256:32", "300:30", "400:40", "600:60", "800:80")
 WHOLE = "Whole"
 """The chunking that leaves documents as they are."""
 
