@@ -30,16 +30,25 @@ Chunkings = Annotated[
         "--chunking", help="Such as Recursive:256:32: strategy, most tokens, overlap; or Whole (several times)."
     ),
 ]
+Answers = Annotated[
+    bool, typer.Option("--answers", help="Check instead whether the citations of answers support them.")
+]
+Asked = Annotated[
+    str | None,
+    typer.Option("--pipeline", "-p", help="Check this pipeline's answers, by LOAM_URL and LOAM_API_KEY."),
+]
 Split = Annotated[str | None, typer.Option("--split", help="Judgements to use: qrels/SPLIT.tsv.")]
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913, PLR0917 - a command has the options it has
     folder: Folder,
     compare: Compare = None,
     mode: Modes = None,
     embedder: Embedders = None,
     chunking: Chunkings = None,
     split: Split = None,
+    answers: Answers = False,
+    pipeline: Asked = None,
     json: Json = False,
 ) -> None:
     """Measure retrieval on a folder: nDCG, recall and latency, or how much of the answers the passages hold."""
@@ -48,6 +57,8 @@ def evaluate(
             raise CommandError(f"there is no mode {name!r}: choose from {', '.join(get_args(Mode))}")
     wanted = Evaluation(
         folder=folder,
+        answers=answers or pipeline is not None,
+        pipeline=pipeline,
         compare=compare,
         modes=cast(tuple[Mode, ...], tuple(mode or ())),
         embedders=tuple(embedder or ()),

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from pydantic import ValidationError
 
 # Lance tells that it makes the index it was told to make.
-os.environ.setdefault("LANCE_LOG", "error")
+os.environ.setdefault("LANCEDB_LOG", "error")
 
-from loam_evaluation import beir, measure, spans, tables
+from loam_evaluation import answers, beir, measure, spans, tables
 from loam_evaluation.embedders import installed
 from loam_evaluation.errors import AbsentError, EvaluationError
 from loam_evaluation.measure import Row
-from loam_evaluation.plan import for_ranking, for_spans
+from loam_evaluation.plan import for_answers, for_ranking, for_spans
 from loam_shared.contracts.evaluation import NOTHING_TO_MEASURE, Evaluation
 
 
@@ -37,7 +37,11 @@ async def _evaluate(wanted: Evaluation) -> None:
     folder = wanted.folder
     if not folder.is_dir():
         raise AbsentError(f"there is no folder {folder}")
-    if (folder / beir.CORPUS).exists():
+    if wanted.answers and not (folder / spans.QUESTIONS).exists():
+        raise EvaluationError(f"answers are checked on questions with spans: {folder} holds no {spans.QUESTIONS}")
+    if wanted.answers:
+        await _answers(wanted)
+    elif (folder / beir.CORPUS).exists():
         await _rank(wanted)
     elif (folder / spans.QUESTIONS).exists():
         await _overlap(wanted)
@@ -58,6 +62,17 @@ async def _overlap(wanted: Evaluation) -> None:
     questions = spans.read(wanted.folder)
     rows = [row for setup in for_spans(wanted, installed()) for row in await measure.overlaps(questions, setup)]
     _print(rows, tables.overlap, as_json=wanted.as_json)
+
+
+async def _answers(wanted: Evaluation) -> None:
+    questions = spans.read(wanted.folder)
+    if wanted.pipeline:
+        verdicts = await answers.judged(questions, answers.Platform.of_environment(wanted.pipeline))
+    else:
+        async with measure.opened(questions.documents, for_answers(wanted, installed())) as (books, _):
+            verdicts = await answers.judged(questions, answers.Here(books))
+    found = answers.shares(verdicts)
+    _print([{"answers": wanted.pipeline or "local stand-in"} | found], tables.answers, as_json=wanted.as_json)
 
 
 def _print(rows: Sequence[Row], table: Callable[[Sequence[Row]], None], *, as_json: bool) -> None:

@@ -25,7 +25,7 @@ _SHORTEST_PASSAGE = 30
 
 async def rankings(task: beir.Task, setup: Setup) -> list[Row]:
     """A row for each mode: nDCG@10, Recall@100, MRR@10 (all from 0 to 1) and milliseconds a search."""
-    async with _opened(task.documents, setup) as (books, chunks):
+    async with opened(task.documents, setup) as (books, chunks):
         per_document = -(-len(chunks) // max(1, len(task.documents)))
         return [await _ranking(task, setup, mode, books, _DEPTH * per_document) for mode in setup.modes]
 
@@ -81,7 +81,7 @@ def _halves(figures: Mapping[str, Sequence[float]]) -> Row:
 
 async def overlaps(questions: spans.QuestionSet, setup: Setup) -> list[Row]:
     """A row for each mode: recall, precision and IoU (all from 0 to 1), each the mean over the three budgets."""
-    async with _opened(questions.documents, setup) as (books, chunks):
+    async with opened(questions.documents, setup) as (books, chunks):
         return [
             {"chunking": setup.chunking, "mode": mode, "embedder": setup.embedder, "chunks": len(chunks)}
             | await _overlap(questions, f"{setup.chunking}, {mode}", mode, books)
@@ -113,7 +113,8 @@ def _mean(values: Iterable[float]) -> float:
 
 
 @asynccontextmanager
-async def _opened(documents: Mapping[str, Extracted], setup: Setup) -> AsyncIterator[tuple[Library, list[Chunk]]]:
+async def opened(documents: Mapping[str, Extracted], setup: Setup) -> AsyncIterator[tuple[Library, list[Chunk]]]:
+    """The index that `setup` asks for, and its chunks. Raises EvaluationError."""
     model: Embedder = embedder(setup.embedder)
     chunking = chunking_of(setup.chunking)
     chunks = cut(documents, chunking)

@@ -78,6 +78,11 @@ def for_spans(wanted: Evaluation, models: Sequence[str]) -> list[Setup]:
     )
 
 
+def for_answers(wanted: Evaluation, models: Sequence[str]) -> Setup:
+    """The one index that is answered from."""
+    return _setups(wanted, models[:1], (DEFAULT_CHUNKING,), ("Hybrid",))[0]
+
+
 def _setups(
     wanted: Evaluation, models: Sequence[str], chunkings: Sequence[str], modes: tuple[Mode, ...]
 ) -> list[Setup]:

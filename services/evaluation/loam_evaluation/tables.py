@@ -40,6 +40,11 @@ def overlap(rows: Sequence[Row]) -> None:
     _print(sorted(rows, key=lambda row: -float(row["recall"])), _SPANS, best="recall")
 
 
+def answers(rows: Sequence[Row]) -> None:
+    """One line."""
+    _print(rows, {key: key.replace("_", " ") for key in rows[0]}, best="supported")
+
+
 def _print(rows: Sequence[Row], columns: dict[str, str], best: str) -> None:
     table = Table(box=None, header_style="bold")
     for key, title in columns.items():
