@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos soak lint bench bench-gateway bench-litellm bench-fairness bench-ledger generate lock clean bench-pool bench-start conformance isolation
+.PHONY: help install demo test chaos soak lint bench bench-gateway bench-litellm bench-fairness bench-ledger eval generate lock clean bench-pool bench-start conformance isolation
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ bench-pool: install ## measure one retrieval process with 500 tenants' tables op
 
 bench-start: install ## measure how soon a gateway serves
 	$(BIN)/python -m tests.bench.start
+
+eval: DATA ?= ../shared/data
+eval: install ## measure retrieval on the folders scifact and chunking below DATA=../shared/data, where they are there
+	$(BIN)/python scripts/evaluate.py "$(DATA)"
 
 conformance: install ## hold the gateway against its OpenAPI schema for ten minutes, and against the official clients
 	LOAM_CONFORMANCE_SECONDS=600 $(BIN)/pytest --timeout=1500 tests/conformance

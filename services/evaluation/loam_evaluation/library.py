@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import cast
 
 from loam_evaluation.embedders import Embedder, Vectors
-from loam_evaluation.vectors import Progress, VectorCache
+from loam_evaluation.vectors import VectorCache
 from loam_ingestion.adapters import index as writing
 from loam_ingestion.chunking import Chunk, chunk
 from loam_ingestion.parsing import Extracted
@@ -68,10 +68,10 @@ def _whole(text: str) -> list[Chunk]:
 
 @asynccontextmanager
 async def library(
-    chunks: Mapping[str, Sequence[Chunk]], embedder: Embedder, cache: VectorCache, progress: Progress = lambda _: None
+    chunks: Mapping[str, Sequence[Chunk]], embedder: Embedder, cache: VectorCache
 ) -> AsyncIterator[Library]:
     """An index of these documents' chunks in a temporary folder, gone afterwards."""
-    vectors = await cache.passages([found.text for of_one in chunks.values() for found in of_one], progress)
+    vectors = await cache.passages([found.text for of_one in chunks.values() for found in of_one])
     with TemporaryDirectory(prefix="loam-eval-") as folder:
         pointer = await _written(folder, chunks, vectors, embedder)
         yield Library(await reading.open_index(folder), pointer, embedder)

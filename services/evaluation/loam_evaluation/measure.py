@@ -119,7 +119,5 @@ async def opened(documents: Mapping[str, Extracted], setup: Setup) -> AsyncItera
     chunking = chunking_of(setup.chunking)
     chunks = cut(documents, chunking)
     flat = [found for of_one in chunks.values() for found in of_one]
-    steps = Steps(f"{setup.embedder}, vectors", len({found.content_hash for found in flat}))
-    async with library(chunks, model, VectorCache(model, cache_folder()), steps) as books:
-        steps.end()
+    async with library(chunks, model, VectorCache(model, cache_folder())) as books:
         yield books, flat

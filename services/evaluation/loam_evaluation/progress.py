@@ -16,14 +16,17 @@ class Steps:
         self._every = 0.5 if sys.stderr.isatty() else 30.0
 
     def __call__(self, steps: int) -> None:
-        """So many more are done. The first report says what was done before, which tells nothing of the speed."""
-        if self._done:
-            self._computed += steps
+        """So many more are done."""
+        self._computed += steps
         self._done += steps
         now = time.monotonic()
         if now - self._said >= self._every:
             self._said = now
             self._say(now)
+
+    def known(self, steps: int) -> None:
+        """So many were done before, which says nothing about the speed."""
+        self._done += steps
 
     def _say(self, now: float) -> None:
         left = (self._total - self._done) * (now - self._began) / self._computed if self._computed else None

@@ -8,18 +8,17 @@ import hashlib
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
 from loam_evaluation.embedders import Embedder, Vectors
+from loam_evaluation.progress import Steps
 
 _BATCH = 16
 _TEXTS_PER_SELECT = 500
-Progress = Callable[[int], None]
-"""Is told how many more texts are done."""
 
 
 def cache_folder() -> Path:
@@ -34,7 +33,7 @@ class VectorCache:
         self._embedder = embedder
         self._path = folder / f"{re.sub(r'[^a-zA-Z0-9.-]+', '_', embedder.identity)}.sqlite"
 
-    async def passages(self, texts: Sequence[str], progress: Progress = lambda _: None) -> Vectors:
+    async def passages(self, texts: Sequence[str]) -> Vectors:
         """A row for each text; what is not known yet is computed and kept, some texts at a time."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         by_hash = {hashlib.sha256(text.encode()).digest(): text for text in texts}
@@ -43,7 +42,8 @@ class VectorCache:
             with database:
                 database.execute("CREATE TABLE IF NOT EXISTS vectors (hash BLOB PRIMARY KEY, vector BLOB NOT NULL)")
             known = dict(_known(database, list(by_hash)))
-            progress(len(known))
+            steps = Steps(f"{self._embedder.name}, vectors", len(by_hash))
+            steps.known(len(known))
             # Short texts first: they are the fast ones, and the ones that another chunking shares.
             missing = sorted(by_hash.keys() - known.keys(), key=lambda key: (len(by_hash[key]), key))
             for keys in _parts(missing, _BATCH):
@@ -52,7 +52,8 @@ class VectorCache:
                 with database:
                     rows = ((key, known[key].astype("<f4").tobytes()) for key in keys)
                     database.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
-                progress(len(keys))
+                steps(len(keys))
+            steps.end()
         rows_of = [known[hashlib.sha256(text.encode()).digest()] for text in texts]
         return np.stack(rows_of) if rows_of else np.empty((0, 0), np.float32)
 

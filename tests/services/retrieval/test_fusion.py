@@ -35,7 +35,7 @@ def test_no_passage_is_listed_twice_or_lost(cosines):
 
 
 def test_a_model_whose_cosines_lie_close_together_says_as_much_as_one_that_uses_the_whole_range():
-    words = {"a": 9.0, "b": 8.5, "c": 2.0}
+    words = {"a": 9.0, "b": 8.0, "c": 2.0}
     wide = {"a": 0.1, "b": 0.9, "c": 0.5, "d": 0.7, "e": 0.0}
     narrow = {name: 0.75 + cosine / 10 for name, cosine in wide.items()}
     assert _order(wide, words)[0] == "b"
@@ -43,8 +43,7 @@ def test_a_model_whose_cosines_lie_close_together_says_as_much_as_one_that_uses_
 
 
 def test_scores_lie_between_nothing_and_one_and_fall():
-    passages = fuse([_passage("a", 0.9, 0.9), _passage("b", 0.2, 0.2)], [_passage("b", 0.2, 50.0)], QUESTION)
-    scores = [passage.score for passage in passages]
+    scores = [hit.score for hit in fuse({1: 0.9, 2: 0.2}, [Hit(2, 50.0)])]
     assert scores == sorted(scores, reverse=True)
     assert all(0 < score < 1 for score in scores)
-    assert fuse([], [], QUESTION) == []
+    assert fuse({}, []) == []
