@@ -33,12 +33,13 @@ from loam_ingestion.parsing import Extracted
 from loam_retrieval import prompt
 from loam_retrieval.citations import Citer
 from loam_retrieval.pipeline import Generation, Retrieval
+from loam_retrieval.settings import Settings
 from loam_shared.contracts.retrieval import Citation, Message
 
 _MARKER = re.compile(r"\[(\d{1,3})\]")
 _SENTENCE_END = re.compile(r"(?<=[.!?\u2026])[\"')\u201d]*\s+")
 _LEAST_SHARE = 0.5
-_CONTEXT_CHARACTERS = 24_000  # as a pipeline's retrieval service is set unless it is told otherwise
+_PROMPT_TOKENS = Settings.model_fields["prompt_tokens"].default
 _AT_ONCE = 4
 
 
@@ -69,8 +70,8 @@ class Here:
         """The answer that the local platform would give."""
         settings = Retrieval()
         found = await self.library.search(question, settings.mode, settings.top_k, settings.candidates)
-        passages = prompt.within_budget(found, _CONTEXT_CHARACTERS)
-        asked = prompt.request(Generation(model="local"), [Message(role="user", content=question)], passages, 0)
+        said = [Message(role="user", content=question)]
+        asked, passages = prompt.Prompt(Generation(model="local"), said, _PROMPT_TOKENS).with_sources(found)
         system, user = ({"text": message["content"]} for message in asked["messages"])
         written = self.model.answer(Prompt({"system": [system], "messages": [{"role": "user", "content": [user]}]}))
         citer = Citer(passages)

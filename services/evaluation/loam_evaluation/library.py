@@ -7,21 +7,22 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import cast
 
+import lancedb
+
 from loam_evaluation.embedders import Embedder, Vectors
 from loam_evaluation.vectors import VectorCache
 from loam_ingestion.adapters import index as writing
 from loam_ingestion.chunking import Chunk, chunk
 from loam_ingestion.parsing import Extracted
-from loam_ingestion.pipeline import Chunking
-from loam_ingestion.pipeline import Embedding as IndexedBy
 from loam_retrieval.adapters import index as reading
 from loam_retrieval.adapters.gateway import Gateway
 from loam_retrieval.adapters.index import Passage
-from loam_retrieval.pipeline import Embedding as AskedBy
 from loam_retrieval.pipeline import Pipeline, Retrieval
+from loam_retrieval.question import Question
 from loam_retrieval.search import Search
+from loam_retrieval.settings import Settings
 from loam_shared.contracts.evaluation import Mode
-from loam_shared.contracts.internal import IndexPointer
+from loam_shared.contracts.internal import DEFAULT_CHUNKING, Chunking, Embedding, IndexPointer, Recipe, Target
 from loam_shared.contracts.retrieval import Usage
 
 _NAME = "evaluation"
@@ -38,21 +39,21 @@ class Library:
 
     async def search(self, text: str, mode: Mode, limit: int, candidates: int) -> list[Passage]:
         """The best `limit` passages out of `candidates` from each kind of search, as a pipeline would answer."""
-        pipeline = Pipeline(
-            embedding=AskedBy(model=self.embedder.name),
-            retrieval=Retrieval(mode=mode, top_k=limit, candidates=candidates),
-        )
+        pipeline = Pipeline(retrieval=Retrieval(mode=mode, top_k=limit, candidates=candidates))
         # Of the gateway a search needs only that it embeds a question; here the model is at hand.
-        search = Search(pipeline, cast(Gateway, _Here(self.embedder)), self.index)
-        return (await search("", text, self.pointer, {})).passages
+        gateway = cast(Gateway, _Here(self.embedder))
+        search = Search(Settings.model_construct(), pipeline, gateway, self.index)
+        return (await search("", Question(text), self.pointer, {})).passages
 
 
 @dataclass(frozen=True)
 class _Here:
     embedder: Embedder
 
-    async def embed(self, _token: str, text: str, _model: str, _dimensions: int) -> tuple[Vectors, Usage]:
-        return await self.embedder.query(text), Usage()
+    async def embed(
+        self, _token: str, texts: Sequence[str], _model: str, _dimensions: int
+    ) -> tuple[list[Vectors], Usage]:
+        return [await self.embedder.query(text) for text in texts], Usage()
 
 
 def cut(documents: Mapping[str, Extracted], chunking: Chunking | None) -> dict[str, list[Chunk]]:
@@ -74,16 +75,15 @@ async def library(
     vectors = await cache.passages([found.text for of_one in chunks.values() for found in of_one])
     with TemporaryDirectory(prefix="loam-eval-") as folder:
         pointer = await _written(folder, chunks, vectors, embedder)
-        yield Library(await reading.open_index(folder), pointer, embedder)
+        yield Library(reading.Index(await lancedb.connect_async(folder)), pointer, embedder)
 
 
 async def _written(
     folder: str, chunks: Mapping[str, Sequence[Chunk]], vectors: Vectors, embedder: Embedder
 ) -> IndexPointer:
-    index = await writing.open_index(
-        folder, _NAME, IndexedBy(model=embedder.name, dimensions=vectors.shape[1]), superseded_seconds=3600
-    )
-    pointer: IndexPointer | None = None
+    index = await writing.open_index(folder, _NAME)
+    embedding = Embedding(model=embedder.name, dimensions=vectors.shape[1])
+    target = Target(index_version=1, recipe=Recipe(chunking=DEFAULT_CHUNKING, embedding=embedding), serving=True)
     batch: dict[str, writing.Rows] = {}
     first = 0
     for name, of_one in chunks.items():
@@ -91,8 +91,10 @@ async def _written(
             batch[name] = writing.Rows(tuple(_row(name, one) for one in of_one), vectors[first : first + len(of_one)])
             first += len(of_one)
         if len(batch) == _DOCUMENTS_AT_ONCE:
-            pointer, batch = await index.replace(pointer, batch), {}
-    return await index.replace(pointer, batch) if batch or pointer is None else pointer
+            target, batch = target.model_copy(update={"head": await index.replace(target, batch)}), {}
+    if batch or target.head is None:
+        return await index.replace(target, batch)
+    return target.head
 
 
 def _row(name: str, one: Chunk) -> writing.Row:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from loam_evaluation.errors import EvaluationError
-from loam_ingestion.pipeline import Chunking
+from loam_shared.contracts import internal
 from loam_shared.contracts.evaluation import Evaluation, Mode
+from loam_shared.contracts.internal import Chunking
 
 MODES: tuple[Mode, ...] = ("Keyword", "Vector", "Hybrid")
 STRATEGIES = ("Recursive", "Markdown", "Sentence")
@@ -38,7 +39,7 @@ def chunking_of(name: str) -> Chunking | None:
             f"chunking {name!r}: {error.errors()[0]['msg']}; write it like Recursive:256:32 (strategy, most tokens, "
             f"tokens of overlap), or {WHOLE}"
         ) from error
-    if not 0 <= 2 * chunking.overlap_tokens <= chunking.max_tokens or chunking.max_tokens < 1:
+    if 2 * chunking.overlap_tokens > chunking.max_tokens:
         raise EvaluationError(f"chunking {name!r}: the overlap may be at most half of the size")
     return chunking
 
@@ -48,7 +49,7 @@ def name_of(chunking: Chunking) -> str:
     return f"{chunking.strategy}:{chunking.max_tokens}:{chunking.overlap_tokens}"
 
 
-DEFAULT_CHUNKING = name_of(Chunking())
+DEFAULT_CHUNKING = name_of(internal.DEFAULT_CHUNKING)
 
 
 def grid() -> tuple[str, ...]:

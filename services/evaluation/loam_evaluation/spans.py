@@ -25,7 +25,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from loam_evaluation.errors import EvaluationError
 from loam_ingestion.chunking.tokens import TOKEN
-from loam_ingestion.parsing import Extracted, markdown
+from loam_ingestion.parsing import Extracted, TextLimits, markdown
+from loam_ingestion.settings import ParsingLimits
 from loam_retrieval.adapters.index import Passage
 
 QUESTIONS = "questions.csv"
@@ -73,7 +74,9 @@ def read(folder: Path) -> QuestionSet:
     `references` is a JSON list of ``{"content", "start_index", "end_index"}``. Raises EvaluationError that names the
     line where something does not fit.
     """
-    documents = {path.stem: markdown.extract(path.read_bytes()) for path in sorted(folder.glob("*.md"))}
+    limits = ParsingLimits()
+    read_up_to = TextLimits(limits.text_characters, limits.pages)
+    documents = {path.stem: markdown.extract(path.read_bytes(), read_up_to) for path in sorted(folder.glob("*.md"))}
     with (folder / QUESTIONS).open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
         missing = {"question", "references", "corpus_id"} - set(rows.fieldnames or ())

@@ -9,6 +9,7 @@ from loam_operator.api.base import AGE, READY, REASON, Column, Definition, Node,
 from loam_operator.api.rules import Rule, Unique, matching
 from loam_operator.api.v1alpha1.common import BucketName, NamedRef, ObjectName, Resources, Status, exactly_one
 from loam_operator.api.v1alpha1.cron import CRON
+from loam_shared.contracts.internal import DEFAULT_CHUNKING
 
 Schedule = Annotated[
     str,
@@ -65,11 +66,11 @@ class Source(Node):
 class Chunking(Node):
     """How documents are cut into passages."""
 
-    strategy: Literal["Recursive", "Markdown", "Sentence"] = "Recursive"
+    strategy: Literal["Recursive", "Markdown", "Sentence"] = DEFAULT_CHUNKING.strategy
     """Where to cut: at the largest boundary that fits, at Markdown's headings, or between sentences."""
-    max_tokens: Annotated[int, Field(ge=32, le=8192)] = 256
+    max_tokens: Annotated[int, Field(ge=32, le=8192)] = DEFAULT_CHUNKING.max_tokens
     """The longest passage, in tokens."""
-    overlap_tokens: Annotated[int, Field(ge=0, le=4096)] = 32
+    overlap_tokens: Annotated[int, Field(ge=0, le=4096)] = DEFAULT_CHUNKING.overlap_tokens
     """How many tokens of a passage are repeated in the next one."""
 
     rules: ClassVar[tuple[Rule, ...]] = (

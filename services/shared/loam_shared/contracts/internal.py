@@ -40,6 +40,10 @@ class Chunking(Wire):
     overlap_tokens: int = Field(ge=0)
 
 
+DEFAULT_CHUNKING = Chunking(strategy="Recursive", max_tokens=256, overlap_tokens=32)
+"""What a manifest gets that does not say; the best of those measured (docs/guides/evaluation.md)."""
+
+
 class Embedding(Wire):
     """The model, by the name callers use at the gateway, and the length of its vectors."""
 
