@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     """How many pipelines are kept open at once; the one that was unused for longest goes first."""
     idle_seconds: float = Field(default=900, gt=0)
     """After so long without a question a pipeline is no longer kept open."""
-    index_cache_mib: int = Field(default=64, ge=1)
+    index_cache_mib: int = Field(default=192, ge=1)
     """The most that is kept in memory of indexes, of all pipelines together."""
     metadata_cache_mib: int = Field(default=32, ge=1)
     """The most that is kept in memory of tables' metadata, of all pipelines together."""

@@ -29,6 +29,8 @@ from loam_shared.contracts.internal import Embedding, IndexPointer, Target
 _PRUNING_MARGIN = timedelta(minutes=1)
 _PRUNE_EVERY_SECONDS = 60.0
 _ATTEMPTS = 3
+# More than any vector index has.
+_ALL_PARTITIONS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,9 @@ class Index:
         if target.head is None:
             return set()
         with _translated():
-            query = (await self._head(target)).query().nearest_to(vector).distance_type("cosine")
+            query = (
+                (await self._head(target)).query().nearest_to(vector).distance_type("cosine").nprobes(_ALL_PARTITIONS)
+            )
             found = await query.select(["document_id", "_distance"]).limit(depth).to_arrow()
             return set(found["document_id"].to_pylist())
 
