@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos soak lint bench bench-gateway bench-litellm bench-fairness bench-ledger eval generate lock clean bench-pool bench-start conformance isolation
+.PHONY: help install demo test chaos soak lint bench bench-gateway bench-litellm bench-fairness bench-ledger eval generate lock clean bench-pool bench-rag bench-start conformance isolation
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,11 +38,12 @@ lint: install ## linters, types, layers, generated files
 	$(BIN)/python -m loam_operator.api.generate --check
 	$(BIN)/python scripts/reference.py --check
 
-bench: install ## measure gateway, fairness, ledger, pool, start and local platform; figures go to build/bench/
+bench: install ## measure gateway, fairness, ledger, pool, ingestion and search, start and local platform; figures go to build/bench/
 	$(BIN)/python -m tests.bench.gateway
 	$(BIN)/python -m tests.bench.fairness
 	$(BIN)/python -m tests.bench.ledger
 	$(BIN)/python -m tests.bench.pool
+	$(BIN)/python -m tests.bench.rag
 	$(BIN)/python -m tests.bench.start
 	$(BIN)/python -m tests.bench.local_platform
 
@@ -61,6 +62,9 @@ bench-ledger: install ## measure holds and postings
 
 bench-pool: install ## measure one retrieval process with 500 tenants' tables open
 	$(BIN)/python -m tests.bench.pool
+
+bench-rag: install ## measure ingestion and search, beside an exact search in memory
+	$(BIN)/python -m tests.bench.rag
 
 bench-start: install ## measure how soon a gateway serves
 	$(BIN)/python -m tests.bench.start

@@ -26,7 +26,7 @@ from lancedb.index import FTS
 from loam_retrieval.adapters.databases import Databases
 from loam_retrieval.adapters.index import Index
 from loam_shared.contracts.admin import StorageGrant
-from loam_shared.contracts.internal import IndexPointer
+from loam_shared.contracts.internal import Embedding, IndexPointer
 
 from ..services._servers import embedded
 from .figures import write
@@ -35,6 +35,7 @@ BUCKET = "loam-bench"
 TABLE = "handbook-v1"
 CHUNKS = 200
 DIMENSIONS = 256
+EMBEDDING = Embedding(model="titan-embed", dimensions=DIMENSIONS)
 # The first tables bring code, threads and pools into memory that all the others use as well.
 WARM_UP = 20
 
@@ -62,7 +63,7 @@ async def make_table(folder: Path) -> IndexPointer:
     database = await lancedb.connect_async(str(folder))
     table = await database.create_table(TABLE, pa.Table.from_pylist(rows, schema=schema))
     await table.create_index("text", config=FTS(with_position=False))
-    return IndexPointer(table=TABLE, table_version=await table.version(), chunks=CHUNKS)
+    return IndexPointer(table=TABLE, table_version=await table.version(), chunks=CHUNKS, embedding=EMBEDDING)
 
 
 def copy_to_tenants(folder: Path, endpoint: str, count: int) -> None:
