@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from loam_ingestion.chunking import Chunk, chunk
 from loam_ingestion.chunking.tokens import TOKEN, count
-from loam_ingestion.parsing import Extracted
+from loam_ingestion.parsing import Extracted, TextLimits
 from loam_ingestion.parsing.markdown import extract
 from loam_shared.contracts.internal import Chunking
 
+LIMITS = TextLimits(text_characters=20_000_000, pages=5_000)
 STRATEGIES = ["Recursive", "Markdown", "Sentence"]
 LINE = st.text(alphabet="abcdefghijk XYZ.!?,;-_'\"()[]#*`0123äß漢字。\t", max_size=80)
 DOCUMENT = st.lists(st.one_of(LINE, LINE.map("# {}".format), LINE.map("## {}".format)), max_size=40).map("\n".join)
@@ -17,7 +18,7 @@ SIZES = st.integers(2, 60).flatmap(lambda size: st.tuples(st.just(size), st.inte
 
 
 def _chunks(text: str, strategy: str, size: tuple[int, int]) -> tuple[Extracted, list[Chunk]]:
-    extracted = extract(text.encode())
+    extracted = extract(text.encode(), LIMITS)
     chunking = Chunking(strategy=strategy, max_tokens=size[0], overlap_tokens=size[1])
     return extracted, chunk(extracted, chunking)
 
