@@ -21,6 +21,7 @@ from loam_ingestion.sources import configmap, s3
 from loam_ingestion.vectors import Embedder, Vectors
 from loam_shared.contracts.internal import (
     Commit,
+    Embedding,
     IndexPointer,
     Job,
     JobResult,
@@ -31,6 +32,8 @@ from loam_shared.contracts.internal import (
 )
 
 _log = structlog.get_logger()
+# Documents that are read before the first of them are embedded.
+_JOBS_AT_ONCE = 64
 
 
 @dataclass
@@ -41,6 +44,8 @@ class Progress:
     removed: set[str] = field(default_factory=set)
     results: dict[str, JobResult] = field(default_factory=dict)
     heads: list[IndexPointer] = field(default_factory=list)
+    vectors: dict[Embedding, Vectors] = field(default_factory=dict)
+    embed_seconds: float = 0.0
 
     def fail(self, job: Job, error: IngestionError, *, unbuilt: bool = False) -> None:
         """Say why a job came to nothing, or (`unbuilt`) only to a part."""
@@ -68,21 +73,30 @@ class Batches:
         self._index = index
         self._reader = Reader(settings, storage, parsers)
         self._embedder = Embedder(gateway, settings.embeddings_at_once)
+        self._embedding = asyncio.Lock()
         self._check = Check(gateway, index, self._embedder)
 
     async def run(self, work: Work) -> tuple[JobResult, ...]:
         """Do `work` and commit it; when it raises LeaseLostError or IngestionError, nothing of it counts."""
         progress = Progress()
-        async with asyncio.TaskGroup() as group:
-            for job in work.jobs:
-                group.create_task(self._begin(job, work, progress))
-        reusable: dict[str, Vectors] = {}
+        await self._prepare(work, progress)
         for target in work.targets:
-            head = await self._fill(target, progress, reusable, busy=len(work.jobs) >= self._settings.jobs_per_batch)
+            head = await self._fill(target, progress, busy=len(work.jobs) >= self._settings.jobs_per_batch)
             progress.heads += [head] if head else []
         results = tuple(progress.results.values())
         await self._gateway.commit(Commit(epoch=work.epoch, heads=tuple(progress.heads), results=results))
         return results
+
+    async def _prepare(self, work: Work, progress: Progress) -> None:
+        """Read and embed all documents: while some are embedded, the next are read already."""
+        async with asyncio.TaskGroup() as embedding:
+            for start in range(0, len(work.jobs), _JOBS_AT_ONCE):
+                jobs = work.jobs[start : start + _JOBS_AT_ONCE]
+                async with asyncio.TaskGroup() as reading:
+                    for job in jobs:
+                        reading.create_task(self._begin(job, work, progress))
+                documents = [progress.documents[job.id][1] for job in jobs if job.id in progress.documents]
+                embedding.create_task(self._embed(work.targets, documents, progress))
 
     async def _begin(self, job: Job, work: Work, progress: Progress) -> None:
         """Whatever comes before the index is written."""
@@ -113,16 +127,29 @@ class Batches:
         _log.info("sources compared", **registered.model_dump())
         return JobResult(job_id=job.id, state="Done")
 
-    async def _fill(
-        self, target: Target, progress: Progress, reusable: dict[str, Vectors], *, busy: bool
-    ) -> IndexPointer | None:
+    async def _embed(self, targets: Sequence[Target], documents: Sequence[Document], progress: Progress) -> None:
+        """A vector for every chunk, of which equal ones are embedded once and never again."""
+        # One call after the other, so that each knows what those before it have embedded.
+        async with self._embedding:
+            began = time.monotonic()
+            for target in targets:
+                chunking = target.recipe.chunking
+                chunks = [chunk for document in documents for chunk in document.chunks.get(chunking, ())]
+                vectors = progress.vectors.setdefault(target.recipe.embedding, Vectors())
+                texts = {one.content_hash: one.text for one in chunks if one.content_hash not in vectors.by_hash}
+                vectors.by_hash |= await self._index.known_vectors(target, list(texts))
+                missing = {one: text for one, text in texts.items() if one not in vectors.by_hash}
+                made = await self._embedder.embed(missing, target.recipe.embedding)
+                vectors.by_hash |= made.by_hash
+                vectors.failed |= made.failed
+            progress.embed_seconds += time.monotonic() - began
+
+    async def _fill(self, target: Target, progress: Progress, *, busy: bool) -> IndexPointer | None:
         """Bring the batch's documents into one target, `busy` if more wait. The serving one decides how a job ended."""
-        documents = _concerned(target, progress)
-        began = time.monotonic()
-        vectors = await self._vectors(target, [document for _, document in documents], reusable)
-        share = (time.monotonic() - began) / max(1, len(documents))
         changes = dict.fromkeys(progress.removed, Rows())
-        for job, document in documents:
+        vectors = progress.vectors.get(target.recipe.embedding, Vectors())
+        share = progress.embed_seconds / max(1, len(progress.documents))
+        for job, document in _concerned(target, progress):
             rows = _rows(document, target, vectors)
             if isinstance(rows, IngestionError):
                 progress.fail(job, rows, unbuilt=not target.serving)
@@ -135,23 +162,6 @@ class Batches:
         if not changes or (target.head is None and not any(rows.rows for rows in changes.values())):
             return None
         return await self._index.replace(target, changes, busy=busy)
-
-    async def _vectors(self, target: Target, documents: Sequence[Document], reusable: dict[str, Vectors]) -> Vectors:
-        """A vector for every chunk: equal texts are embedded once and never again."""
-        embedding = target.recipe.embedding
-        texts = {
-            chunk.content_hash: chunk.text
-            for document in documents
-            for chunk in document.chunks[target.recipe.chunking]
-        }
-        vectors = reusable.setdefault(embedding.to_json(), Vectors())
-        unknown = [one for one in texts if one not in vectors.by_hash]
-        vectors.by_hash |= await self._index.known_vectors(target, unknown)
-        missing = {one: text for one, text in texts.items() if one not in vectors.by_hash}
-        made = await self._embedder.embed(missing, embedding)
-        vectors.by_hash |= made.by_hash
-        vectors.failed |= made.failed
-        return vectors
 
 
 def _targets(job: Job, targets: Sequence[Target]) -> Iterable[Target]:

@@ -36,7 +36,7 @@ class Reader:
         self._settings = settings
         self._storage = storage
         self._parsers = parsers
-        self._slots = asyncio.Semaphore(settings.documents_at_once)
+        self._slots = asyncio.Semaphore(settings.downloads_at_once)
 
     async def read(self, job: Job, chunkings: Iterable[Chunking]) -> Document:
         """Raises SourceError, StorageError and UnreadableDocumentError."""

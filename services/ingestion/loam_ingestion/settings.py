@@ -53,8 +53,10 @@ class Settings(BaseSettings):
     log_level: str = "info"
     """The least severe level that is logged."""
 
-    jobs_per_batch: int = 16
-    """The most jobs of one batch, which is committed as a whole."""
+    jobs_per_batch: int = 256
+    """The most jobs of one batch, written and committed as a whole: a commit costs what twenty documents do."""
+    downloads_at_once: int = 8
+    """How many documents are fetched, or wait for a parser in a temporary file, at the same time."""
     documents_at_once: int = 2
     """How many documents are parsed at the same time."""
     embeddings_at_once: int = 4

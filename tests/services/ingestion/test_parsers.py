@@ -174,7 +174,7 @@ async def test_nothing_runs_on_once_the_worker_is_killed(tmp_path):
         while len(helpers) < 2:
             await asyncio.sleep(0.01)
             helpers = psutil.Process(worker.pid).children(recursive=True)
-        while helpers[-1].cpu_times().user < 0.1:  # until it is at the document
+        while helpers[-1].cpu_times().user < 0.1:  # noqa: ASYNC110 - until it is at the document
             await asyncio.sleep(0.01)
     # One that cannot come to its own end.
     helpers[-1].suspend()
