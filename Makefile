@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos soak lint bench bench-gateway bench-litellm bench-fairness bench-ledger eval generate lock clean bench-pool bench-rag bench-start conformance isolation
+.PHONY: help install demo test chaos chaos-rag soak lint bench bench-gateway bench-litellm bench-fairness bench-ledger eval generate lock clean bench-pool bench-rag bench-start conformance isolation
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,12 @@ soak: install ## compare the ledger with the simplest one, for STEPS=1000000 ste
 isolation: QUERIES ?= 10000
 isolation: install ## ask as one tenant for what is another's, in all the ways we know (QUERIES=10000)
 	LOAM_ISOLATION_QUERIES=$(QUERIES) $(BIN)/pytest --timeout=1500 tests/services/retrieval/test_isolation.py
+
+chaos-rag: KILLS ?= 50
+chaos-rag: DOCUMENTS ?= 10000
+chaos-rag: install ## kill ingestion workers (KILLS=50, while they ingest and while they rebuild), and sync DOCUMENTS=10000
+	LOAM_RAG_KILLS=$(KILLS) $(BIN)/pytest tests/services/ingestion/test_rebuild.py
+	LOAM_FRESH_DOCUMENTS=$(DOCUMENTS) $(BIN)/pytest tests/services/ingestion/test_freshness.py
 
 lint: install ## linters, types, layers, generated files
 	$(BIN)/ruff check

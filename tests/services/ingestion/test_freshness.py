@@ -10,7 +10,7 @@ import pytest
 
 from . import _rag
 
-# `make bench-freshness` does it with 10,000, of which 100 change, 100 go, and 100 come.
+# `make chaos-rag` does it with 10,000, of which 100 change, 100 go, and 100 come.
 DOCUMENTS = int(os.environ.get("LOAM_FRESH_DOCUMENTS", "400"))
 CHANGES = max(1, DOCUMENTS // 100)
 
