@@ -72,7 +72,8 @@ INSERT INTO jobs (tenant, pipeline, kind, document_id)
 SELECT tenant, pipeline, 'Build', document_id FROM documents d
 WHERE tenant = $1 AND pipeline = $2 AND indexed_change IS NOT NULL AND built_version IS DISTINCT FROM $3
   AND status <> 'Removing'
-ON CONFLICT (tenant, pipeline, document_id) WHERE document_id IS NOT NULL DO NOTHING
+  AND NOT EXISTS (
+    SELECT FROM jobs j WHERE (j.tenant, j.pipeline, j.document_id) = (d.tenant, d.pipeline, d.document_id))
 """
 _QUEUE_CHECK = """
 INSERT INTO jobs (tenant, pipeline, kind)
