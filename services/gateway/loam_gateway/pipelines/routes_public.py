@@ -6,6 +6,7 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import Field
 
 from loam_gateway.auth import caller_with
 from loam_gateway.directory.model import Principal
@@ -48,7 +49,7 @@ class DocumentPage(Wire):
 class Rollback(Wire):
     """The index version to go back to."""
 
-    version: int
+    version: int = Field(strict=True, ge=1, lt=2**31)
 
 
 class Versions(Wire):
@@ -103,13 +104,13 @@ async def sync(pipeline: Written, deps: Deps) -> dict[str, str]:
     return {"status": "Pending"}
 
 
-@router.get("/versions")
+@router.get("/versions", response_model_exclude_none=True)
 async def list_versions(pipeline: Written, deps: Deps) -> Versions:
     """The index versions that are kept."""
     return Versions(versions=tuple(await index_versions.versions(deps.pool, pipeline)))
 
 
-@router.post("/rollback")
+@router.post("/rollback", response_model_exclude_none=True)
 async def rollback(pipeline: Written, wanted: Rollback, deps: Deps) -> index_versions.IndexVersion:
     """Answer from an earlier index version from now on."""
     return await index_versions.rollback(deps.pool, pipeline, wanted.version)
