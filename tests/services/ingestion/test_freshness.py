@@ -11,7 +11,7 @@ import pytest
 from . import _rag
 
 # `make chaos-rag` does it with 10,000, of which 100 change, 100 go, and 100 come.
-DOCUMENTS = int(os.environ.get("LOAM_FRESH_DOCUMENTS", "400"))
+DOCUMENTS = int(os.environ.get("LOAM_FRESH_DOCUMENTS", "200"))
 CHANGES = max(1, DOCUMENTS // 100)
 
 

@@ -12,7 +12,7 @@ import pytest
 from . import _rag
 
 # Each is a worker that starts, works for a while and dies. `make chaos-rag` does 50 of each.
-KILLS = int(os.environ.get("LOAM_RAG_KILLS", "4"))
+KILLS = int(os.environ.get("LOAM_RAG_KILLS", "2"))
 WORDS = ("amber", "basin", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "jetty", "knoll", "ledge")
 OTHER = _rag.SPEC | {
     "chunking": {"strategy": "Sentence", "maxTokens": 40, "overlapTokens": 0},
