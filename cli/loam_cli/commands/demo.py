@@ -12,6 +12,7 @@ from loam_cli.adapters.control import api_keys
 from loam_cli.adapters.gateway import Gateway
 from loam_cli.answers import answered, print_cost, print_sources
 from loam_cli.commands.documents import hand_in, indexed, named
+from loam_cli.commands.sync import at_rest
 from loam_cli.commands.up import Data, Port, describe, settled, until_stopped
 from loam_cli.connection import DEFAULT_DATA
 from loam_cli.console import err, out
@@ -77,6 +78,8 @@ async def _ingest(gateway: Gateway, documents: dict[str, Path], report: Report) 
         ids = await hand_in(gateway, _PIPELINE, documents)
     with report.step("parsed, embedded and indexed") as detail:
         states = await indexed(gateway, _PIPELINE, ids, lambda ready: detail(f"{ready}/{len(ids)}"))
+        # The questions are about the documents of the sample's ConfigMap, too.
+        await at_rest(gateway, _PIPELINE, detail)
     _say_what_failed(states)
 
 

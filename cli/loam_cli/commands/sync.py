@@ -106,13 +106,13 @@ async def _awaited(gateway: Gateway, pipeline: str) -> _Outcome:
     began, before = time.monotonic(), await _documents(gateway, pipeline)
     await gateway.sync(pipeline)
     with working(f"{pipeline} …") as say:
-        ended = await _ended(gateway, pipeline, say)
+        ended = await at_rest(gateway, pipeline, say)
     if error := ended.get("syncError"):
         raise CommandError(f"the sources of {pipeline} could not be looked at, and nothing was changed: {error}")
     return _Outcome(pipeline, before, await _documents(gateway, pipeline), time.monotonic() - began)
 
 
-async def _ended(gateway: Gateway, pipeline: str, say: Callable[[str], None]) -> dict[str, Any]:
+async def at_rest(gateway: Gateway, pipeline: str, say: Callable[[str], None]) -> dict[str, Any]:
     """The pipeline once no sync and no document is under way; meanwhile, say how far it is."""
     most, patience = 0, Patience(_PATIENCE_SECONDS)
     while True:
