@@ -94,10 +94,11 @@ async def test_workers_killed_during_ingestion_and_a_rebuild_lose_and_double_not
             await _kill_one(pipeline, moments.uniform(0, 1.2))
         # What is left is done by two at once.
         with pipeline.working(LOAM_JOBS_PER_BATCH="3"), pipeline.working(LOAM_JOBS_PER_BATCH="3"):
-            await pipeline.settled(300)
+            documents = await pipeline.settled(300)
     finally:
         over.set()
     assert await asking > 10
+    assert {one["status"] for one in documents.values()} == {"Ready"}
     assert await _versions(pipeline) == {2: "Serving", 1: "Ready"}
     assert (await pipeline.pointer())["embedding"]["dimensions"] == 512
     await _is_exactly(pipeline)

@@ -202,7 +202,7 @@ async def test_a_document_that_kills_every_worker_fails_and_takes_no_other_with_
             await expire_lease(room, pipeline)
         else:
             await room.work.commit(pipeline, done(work))
-    assert deaths == room.settings.max_attempts
+    assert deaths == room.settings.max_deaths
     assert "died" in (await documents.show(room.pool, pipeline, deadly)).error
     assert {await status(room, pipeline, key) for key in others} == {"Ready"}
 

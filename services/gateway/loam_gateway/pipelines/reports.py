@@ -27,13 +27,13 @@ async def take(connection: Connection, pipeline: PipelineId, done: Commit, setti
     await _build(connection, pipeline, ended)
 
 
-async def give_up(connection: Connection, pipeline: PipelineId, max_attempts: int) -> bool:
+async def give_up(connection: Connection, pipeline: PipelineId, max_deaths: int) -> bool:
     """End the jobs that took every worker down which had them, and say whether there were any.
 
-    A removal is never given up.
+    A removal is never given up, and a document that is given up is tried again with the next sync.
     """
-    why = f"{max_attempts} workers in a row died or fell silent while they worked on this"
-    kinds = {row["kind"] for row in await connection.fetch(_DEADLY, *pipeline, max_attempts, why)}
+    why = f"{max_deaths} workers in a row died or fell silent while they worked on this"
+    kinds = {row["kind"] for row in await connection.fetch(_DEADLY, *pipeline, max_deaths, why)}
     if "Sync" in kinds:
         await connection.execute(_SYNC_ENDED, *pipeline, why)
     if kinds & {"Build", "Check"}:
@@ -188,7 +188,7 @@ WITH deadly AS (
     WHERE tenant = $1 AND pipeline = $2 AND kind <> 'Remove' AND epoch IS NOT NULL AND attempt >= $3
     RETURNING kind, document_id
 ), explained AS (
-    UPDATE documents d SET status = 'Failed', error = $4, updated_at = now() FROM deadly
+    UPDATE documents d SET status = 'Failed', error = $4, retryable = true, updated_at = now() FROM deadly
     WHERE d.tenant = $1 AND d.pipeline = $2 AND d.document_id = deadly.document_id AND deadly.kind = 'Ingest'
 )
 SELECT DISTINCT kind FROM deadly

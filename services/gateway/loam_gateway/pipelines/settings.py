@@ -15,6 +15,8 @@ class PipelineSettings(BaseSettings):
     """How long a worker that fell silent keeps others from its pipeline."""
     max_attempts: int = Field(default=5, ge=1)
     """How often a job is tried before its document is marked as failed."""
+    max_deaths: int = Field(default=20, ge=1)
+    """How many workers in a row may die with a job: nodes that are drained kill workers too, and blame no document."""
     retry_seconds: float = Field(default=5, gt=0)
     """The pause before the second attempt; later ones are longer."""
     max_document_bytes: int = Field(default=100 * 2**20, gt=0)

@@ -96,7 +96,7 @@ class WorkQueue:
             lease = await connection.fetchrow(_TAKE_LEASE, *pipeline, asked.worker, self._settings.lease_seconds)
             if lease is None:
                 return None
-            if await reports.give_up(connection, pipeline, self._settings.max_attempts):
+            if await reports.give_up(connection, pipeline, self._settings.max_deaths):
                 await publication.settle(connection, pipeline, self._settings.superseded_versions_seconds)
             rows = await connection.fetch(_HAND_OUT, *pipeline, lease["epoch"], asked.max_jobs, asked.max_bytes)
             if not rows:
