@@ -137,7 +137,10 @@ class Batches:
                 chunks = [chunk for document in documents for chunk in document.chunks.get(chunking, ())]
                 vectors = progress.vectors.setdefault(target.recipe.embedding, Vectors())
                 texts = {one.content_hash: one.text for one in chunks if one.content_hash not in vectors.by_hash}
-                vectors.by_hash |= await self._index.known_vectors(target, list(texts))
+                # Another chunking leaves many chunks as they are; their vectors lie in the version that serves.
+                for other in (one for one in targets if one.recipe.embedding == target.recipe.embedding):
+                    unknown = [one for one in texts if one not in vectors.by_hash]
+                    vectors.by_hash |= await self._index.known_vectors(other, unknown)
                 missing = {one: text for one, text in texts.items() if one not in vectors.by_hash}
                 made = await self._embedder.embed(missing, target.recipe.embedding)
                 vectors.by_hash |= made.by_hash

@@ -138,3 +138,17 @@ async def test_a_version_that_finds_less_does_not_take_over_unless_a_user_asks_f
         await pipeline.settled()
     assert await _versions(pipeline) == {2: "Serving", 1: "Ready"}
     assert len(await pipeline.rows()) == len(names)
+
+
+async def test_chunks_that_another_chunking_leaves_as_they_are_keep_their_vectors(pipeline, platform):
+    for number in range(3):
+        await pipeline.upload(f"{number}.txt", _text(number, 1))
+    longer = _rag.SPEC | {"chunking": {"strategy": "Recursive", "maxTokens": 80, "overlapTokens": 0}}
+    with pipeline.working():
+        await pipeline.settled()
+        before = await platform.embedded_texts()
+        await _change(pipeline, longer)
+        await pipeline.settled()
+    assert await _versions(pipeline) == {2: "Serving", 1: "Ready"}
+    # The check asks for each of the three documents in both versions; nothing else is embedded.
+    assert await platform.embedded_texts() - before <= 2 * 3
